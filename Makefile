@@ -1,0 +1,34 @@
+# make test    everything: environment, lint, types, tests
+# make check   lint and types alone
+# make clean   remove what the others made
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+TYPED := .cache/typed
+
+.PHONY: test test-full check clean
+
+test: check
+	$(BIN)/pytest -m "not full"
+
+test-full: check
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(TYPED)
+	$(BIN)/python setup.py -q build_py --build-lib $(TYPED)
+	MYPYPATH=$(TYPED) $(BIN)/mypy --package trtdet
+
+$(INSTALLED): setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "trtdet needs Python 3.10 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[build,tensorrt-rtx,test]'
+	touch $@
+
+clean:
+	rm -rf .venv .setuptools .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""What every result carries: the machine, the versions, the commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import trtdet
+from trtdet.engine.machine import read_machine
+
+TOOLS = ("numpy", "opencv-python-headless", "pillow", "openvino", "torch", "onnx", "tensorrt-rtx")
+
+
+def describe_run() -> dict[str, Any]:
+    """The facts without which a number cannot be repeated."""
+    machine = read_machine()
+    return {
+        "machine": {
+            "cpu": machine.cpu,
+            "cores": machine.cores,
+            "memory_gib": round(machine.memory_bytes / 2**30, 1),
+            "features": [name for name, present in machine.features.items() if present],
+        },
+        "versions": {
+            "trtdet": trtdet.__version__,
+            "python": platform.python_version(),
+            **{tool: found for tool in TOOLS if (found := _version(tool))},
+        },
+        "commit": _commit(),
+    }
+
+
+def _version(tool: str) -> str | None:
+    try:
+        return version(tool)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked when files were changed; nothing for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout.strip() or None

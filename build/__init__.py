@@ -1,0 +1,1 @@
+"""From a checkpoint to a bundle: torch module, ONNX graph, compiled plan."""

@@ -1,0 +1,184 @@
+"""`trtdet build`: a checkpoint becomes a bundle that was compared with the network in torch.
+
+The bundle appears at its place only after its compiled engine gave the probes' reference logits;
+whatever stops the build before that leaves what was there.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import trtdet
+from trtdet.build.checkpoint import identify, load_into, load_state_dict
+from trtdet.build.compile import compile_plan, write_plan
+from trtdet.build.detectors.registry import choose_variant, find_detector, is_released
+from trtdet.build.detectors.spec import DetectorSpec, Variant
+from trtdet.build.graph import EngineModule, export_graph, save_graph, simplify_graph
+from trtdet.build.probes import make_probes
+from trtdet.engine.atomic import atomic_folder
+from trtdet.engine.backends import (
+    choose_backend,
+    compile_graph,
+    infer,
+    open_session,
+    refuse_drift,
+)
+from trtdet.engine.bundle import (
+    GRAPH,
+    PROBES,
+    RECORD,
+    Bundle,
+    Drift,
+    Probes,
+    load_probes,
+    measure_drift,
+    save_probes,
+    write_record,
+)
+from trtdet.engine.digest import sha256_file
+from trtdet.engine.store import bundle_folder
+from trtdet.errors import InputError
+
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the user asked for."""
+
+    model: str
+    weights: Path
+    variant: str | None = None  # None: recognised from the weights
+    name: str | None = None  # None: the model's, with its variant where there are several
+    out: Path | None = None  # the bundle's folder; None: in the store, under its name
+    batch: int = 1
+    targets: tuple[str, ...] = ()  # compute capabilities to compile TensorRT-RTX plans for
+
+
+def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
+    """Build, compare and place a bundle. `on_stage` hears one line per stage.
+
+    Raises InputError (unknown detector, a folder in the way), CheckpointError (wrong weights),
+    DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
+    """
+    spec = find_detector(request.model)
+    on_stage(f"weights    {request.weights}")
+    tensors = load_state_dict(request.weights)
+    identity = identify(request.weights, tensors)
+    variant = choose_variant(spec, request.variant, identity)
+    released = is_released(variant, identity)
+    network = spec.network(variant).eval()
+    load_into(network, tensors, source=request.weights)
+    name = request.name or _default_name(spec, variant)
+    out = request.out or bundle_folder(name)
+    if out.exists() and not (out / RECORD).is_file():
+        raise InputError(f"{out} exists and is not a bundle: choose another --out")
+    with atomic_folder(out) as folder:
+        on_stage(f"reference  {spec.name} ({variant.name}) in torch, float32, on generated probes")
+        save_probes(_reference(network, spec), folder)
+        _write_graph(network, spec, folder, on_stage)
+        bundle = Bundle(
+            name=name,
+            detector=spec.name,
+            variant=variant.name,
+            title=spec.title,
+            paper=spec.paper,
+            repository=spec.repository,
+            licence=spec.licence,
+            trained_on=variant.trained_on if released else "unknown: not a released checkpoint",
+            note=spec.note,
+            precision="fp32",
+            geometry=spec.geometry,
+            normalization={
+                "mean": list(spec.normalization.mean),
+                "std": list(spec.normalization.std),
+            },
+            batch=request.batch,
+            tolerance=spec.tolerance,
+            checkpoint={"file": request.weights.name, "released": released, **asdict(identity)},
+            hashes={name: sha256_file(folder / name) for name in (GRAPH, PROBES)},
+            drift={},
+            tools=_tool_versions(),
+            path=folder,
+        )
+        for target in request.targets:
+            plan = compile_plan(
+                bundle.graph,
+                target=target,
+                batch=bundle.batch,
+                on_progress=lambda line: on_stage(f"plan       {line}"),
+            )
+            write_plan(bundle.plans, plan)
+        drift = _compare(bundle, on_stage)
+        bundle = replace(bundle, drift=asdict(drift))
+        write_record(bundle, folder)
+    return replace(bundle, path=out)
+
+
+def _default_name(spec: DetectorSpec, variant: Variant) -> str:
+    return spec.name if len(spec.variants) == 1 else f"{spec.name}-{variant.name}"
+
+
+def _reference(network: nn.Module, spec: DetectorSpec) -> Probes:
+    """The probes with the logits of the network as its paper has it: nothing folded."""
+    images = make_probes(spec.geometry.height, spec.geometry.width)
+    with torch.inference_mode():
+        logits = EngineModule(network, spec.normalization)(torch.from_numpy(images))
+    return Probes(images, logits[:, 0].numpy())
+
+
+def _write_graph(network: nn.Module, spec: DetectorSpec, folder: Path, on_stage: OnStage) -> None:
+    """Fold, export, simplify; the graph's outputs before and after onnxsim must agree."""
+    on_stage("export     ONNX, opset 18, uint8 NHWC in, float32 logit out")
+    module = EngineModule(spec.simplify(copy.deepcopy(network)), spec.normalization)
+    exported = export_graph(module, spec.geometry.height, spec.geometry.width)
+    simplified = simplify_graph(exported)
+    logits = []
+    for graph in (exported, simplified):
+        save_graph(graph, folder / GRAPH)
+        logits.append(_engine_logits(folder, spec))
+    drift = measure_drift(logits[1], logits[0], "onnxsim")
+    on_stage(
+        f"simplify   {len(exported.graph.node)} nodes to {len(simplified.graph.node)}, "
+        f"logits moved by at most {drift.max_abs:.2g}"
+    )
+    refuse_drift(drift, spec.tolerance, f"{spec.name}'s simplified graph")
+
+
+def _engine_logits(folder: Path, spec: DetectorSpec) -> NDArray[np.float32]:
+    backend, _rejected = choose_backend("auto")
+    images = load_probes(folder).images
+    session = compile_graph(backend, folder / GRAPH, spec.geometry, batch=len(images), slots=1)
+    with closing(session):
+        return infer(session, images)
+
+
+def _compare(bundle: Bundle, on_stage: OnStage) -> Drift:
+    backend, _rejected = choose_backend("auto")
+    session, drift = open_session(backend, bundle, batch=bundle.batch)
+    session.close()
+    on_stage(
+        f"compare    {drift.backend} against torch on the probes: logits within "
+        f"{drift.max_abs:.2g}, {drift.max_relative:.1g} of 1 + |logit| (limit {bundle.tolerance:g})"
+    )
+    return drift
+
+
+def _tool_versions() -> dict[str, str]:
+    tools = ("torch", "onnx", "onnxscript", "onnxsim", "numpy")
+    return {
+        "trtdet": trtdet.__version__,
+        "python": platform.python_version(),
+        **{tool: version(tool) for tool in tools},
+    }

@@ -1,0 +1,1 @@
+"""One file per detector: its record (`SPEC`) and its torch module."""

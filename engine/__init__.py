@@ -1,0 +1,1 @@
+"""The lean runtime: tables, decoding, geometry, backends, pipeline. Never torch or onnx."""

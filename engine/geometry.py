@@ -1,0 +1,105 @@
+"""From a decoded image to the detector's input, equal to the paper's code byte for byte.
+
+Two geometries so far, both as torchvision applies them to a Pillow image: the centre crop with its
+zero padding, and the stretch (`Resize((h, w))`), which is Pillow's antialiased resize.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trtdet.errors import BundleError
+
+Rgb = NDArray[np.uint8]  # [H, W, 3]
+
+_PILLOW_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The central `height` x `width` window; a smaller image is padded with black first."""
+
+    height: int
+    width: int
+    kind: Literal["center_crop"] = "center_crop"
+
+    def __str__(self) -> str:
+        return f"centre crop {self.height}x{self.width}, black padding"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The whole image resized to `height` x `width` by Pillow; the aspect ratio is not kept."""
+
+    height: int
+    width: int
+    filter: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
+    kind: Literal["stretch"] = "stretch"
+
+    def __str__(self) -> str:
+        return f"stretch to {self.height}x{self.width}, Pillow {self.filter}"
+
+
+Geometry = CenterCrop | Stretch
+
+
+def apply_geometry(geometry: Geometry, rgb: Rgb, out: Rgb) -> None:
+    """Write `rgb` (uint8 [h, w, 3]) through `geometry` into `out` (uint8 [height, width, 3])."""
+    if isinstance(geometry, CenterCrop):
+        _center_crop(rgb, out)
+    elif rgb.shape == out.shape:
+        out[:] = rgb  # Pillow, too, returns a copy when the size does not change
+    else:
+        resized = Image.fromarray(rgb).resize(
+            (geometry.width, geometry.height), _PILLOW_FILTERS[geometry.filter]
+        )
+        out[:] = np.asarray(resized)
+
+
+def _center_crop(rgb: Rgb, out: Rgb) -> None:
+    top_in, top_out, rows = _center_window(rgb.shape[0], out.shape[0])
+    left_in, left_out, columns = _center_window(rgb.shape[1], out.shape[1])
+    if (rows, columns) != out.shape[:2]:
+        out[:] = 0
+    out[top_out : top_out + rows, left_out : left_out + columns] = rgb[
+        top_in : top_in + rows, left_in : left_in + columns
+    ]
+
+
+def _center_window(have: int, want: int) -> tuple[int, int, int]:
+    """One axis of torchvision's CenterCrop: (start in the image, start in the output, length).
+
+    Padding puts the odd pixel at the end; cropping rounds halves to the even pixel, as Python does.
+    """
+    if have < want:
+        return 0, (want - have) // 2, have
+    return round((have - want) / 2.0), 0, want
+
+
+def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
+    """The record that `bundle.json` keeps."""
+    return asdict(geometry)
+
+
+def geometry_from_json(record: dict[str, Any]) -> Geometry:
+    """The inverse of `geometry_to_json`. Raises BundleError for an unknown kind."""
+    kinds: dict[str, type[CenterCrop] | type[Stretch]] = {
+        "center_crop": CenterCrop,
+        "stretch": Stretch,
+    }
+    try:
+        return kinds[record["kind"]](**record)
+    except (KeyError, TypeError) as error:
+        raise BundleError(
+            f"the bundle's geometry {record!r} is not one this version of trtdet knows "
+            f"({', '.join(kinds)}): update trtdet, or build the bundle again"
+        ) from error

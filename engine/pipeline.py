@@ -1,0 +1,189 @@
+"""The scoring pipeline: rows in, one row out for each, in order, in bounded memory.
+
+    rows ─▶ slots ─▶ decode pool ─▶ session (asynchronous) ─▶ sink, in input order
+
+A slot holds one batch of consecutive rows. Decode threads fill slots while the session runs others;
+a slot is reused only after its rows were written, so memory depends on the number of slots and not
+on the number of rows. Batches have one fixed shape and every image has its own place, so a score
+does not depend on its neighbours, on the order, or on the number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtdet.engine.backends import Session
+from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
+from trtdet.engine.geometry import Geometry, apply_geometry
+from trtdet.engine.sink import CsvSink
+from trtdet.engine.table import Row
+from trtdet.errors import ImageError
+
+# How long to wait for a result before asking the session whether it is still alive.
+LIVENESS_S = 5.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    rows: int
+    failures: int
+    seconds: float
+
+    @property
+    def images_per_s(self) -> float:
+        """Rows per second of the whole run, compilation excluded."""
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class _Slot:
+    """One batch on its way through."""
+
+    number: int
+    rows: list[Row] = field(default_factory=list)
+    reasons: list[str | None] = field(default_factory=list)  # per row: why it failed
+    undecoded: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class _Event:
+    """What a thread tells the driver: a slot was decoded, or inferred, or a thread broke."""
+
+    slot: int
+    decoded: bool = False
+    error: BaseException | None = None
+
+
+def score(
+    rows: Iterable[Row],
+    resolve: Callable[[Row], Path],
+    session: Session,
+    geometry: Geometry,
+    sink: CsvSink,
+    *,
+    decode_threads: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    on_rows: Callable[[int], None] = lambda _count: None,
+) -> Summary:
+    """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
+
+    A row whose image cannot be scored is written with its reason; the run goes on. Raises
+    BackendError when the session fails.
+    """
+    quiet_decoders()
+    start = time.perf_counter()
+    run = _Run(resolve, session, geometry, sink, max_pixels, on_rows)
+    with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:
+        try:
+            run.drive(iter(rows), pool)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return Summary(run.written, sink.failures, time.perf_counter() - start)
+
+
+class _Run:
+    """One pass over a table. Its own thread drives; decode and session threads only post events."""
+
+    def __init__(
+        self,
+        resolve: Callable[[Row], Path],
+        session: Session,
+        geometry: Geometry,
+        sink: CsvSink,
+        max_pixels: int,
+        on_rows: Callable[[int], None],
+    ):
+        self.written = 0
+        self._resolve, self._session, self._geometry = resolve, session, geometry
+        self._sink, self._max_pixels, self._on_rows = sink, max_pixels, on_rows
+        self._slots = [_Slot(number) for number in range(session.slots)]
+        self._events: SimpleQueue[_Event] = SimpleQueue()
+        self._count_lock = Lock()
+        session.on_done = lambda slot: self._events.put(_Event(slot))
+
+    def drive(self, rows: Iterable[Row], pool: ThreadPoolExecutor) -> None:
+        rows = iter(rows)
+        free = deque(self._slots)
+        in_order: deque[_Slot] = deque()
+        while True:
+            while free and (batch := list(islice(rows, self._session.batch))):
+                slot = free.popleft()
+                in_order.append(slot)
+                self._fill(slot, batch, pool)
+            if not in_order:
+                return
+            self._handle(self._next_event())
+            while in_order and in_order[0].done:
+                slot = in_order.popleft()
+                self._write(slot)
+                free.append(slot)
+
+    def _fill(self, slot: _Slot, batch: list[Row], pool: ThreadPoolExecutor) -> None:
+        slot.rows, slot.reasons = batch, [None] * len(batch)
+        slot.undecoded, slot.done = len(batch), False
+        self._session.images(slot.number)[len(batch) :] = 0
+        for position in range(len(batch)):
+            pool.submit(self._decode, slot, position)
+
+    def _decode(self, slot: _Slot, position: int) -> None:
+        """In a decode thread: one row's image into its place in the slot."""
+        out = self._session.images(slot.number)[position]
+        error: BaseException | None = None
+        try:
+            self._load(slot.rows[position], out)
+        except ImageError as reason:
+            slot.reasons[position] = str(reason)
+            out[:] = 0
+        except BaseException as broken:  # the driver raises it: a thread has nobody to tell
+            error = broken
+        with self._count_lock:
+            slot.undecoded -= 1
+            last = slot.undecoded == 0
+        if last or error is not None:
+            self._events.put(_Event(slot.number, decoded=True, error=error))
+
+    def _load(self, row: Row, out: NDArray[np.uint8]) -> None:
+        if not row.filename:
+            raise ImageError("the row has no file name")
+        data = read_image_file(self._resolve(row))
+        apply_geometry(self._geometry, decode_rgb(data, max_pixels=self._max_pixels), out)
+
+    def _next_event(self) -> _Event:
+        while True:
+            try:
+                return self._events.get(timeout=LIVENESS_S)
+            except Empty:
+                self._session.check()
+
+    def _handle(self, event: _Event) -> None:
+        if event.error is not None:
+            raise event.error
+        slot = self._slots[event.slot]
+        if event.decoded and any(reason is None for reason in slot.reasons):
+            self._session.start(slot.number)
+        else:  # inferred, or nothing in it to infer
+            slot.done = True
+
+    def _write(self, slot: _Slot) -> None:
+        logits = self._session.logits(slot.number)
+        for row, reason, logit in zip(slot.rows, slot.reasons, logits, strict=False):
+            if reason is None and not np.isfinite(logit):
+                reason = f"the network gave {logit}"
+            self._sink.write(row.filename, None if reason else logit, reason)
+        self.written += len(slot.rows)
+        self._on_rows(len(slot.rows))

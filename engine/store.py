@@ -1,0 +1,90 @@
+"""The store: where bundles live on this machine, and which one is the default.
+
+$TRTDET_HOME (else $XDG_DATA_HOME/trtdet, else ~/.local/share/trtdet)
+  bundles/<name>/   one bundle each
+  default           the name, or the absolute path, of the bundle that `trtdet score` takes
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from trtdet.engine.atomic import atomic_text
+from trtdet.engine.bundle import RECORD
+from trtdet.errors import BundleError, InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def store_folder() -> Path:
+    """The root of the store; it may not exist yet."""
+    if home := os.environ.get("TRTDET_HOME"):
+        return Path(home).expanduser().absolute()
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data) / "trtdet"
+
+
+def bundle_folder(name: str) -> Path:
+    """Where the store keeps the bundle `name`. Raises InputError for a name that is not one."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"'{name}' cannot name a bundle: use letters, digits, '.', '_' and '-'")
+    return store_folder() / "bundles" / name
+
+
+def stored_bundles() -> list[str]:
+    """The names of the bundles in the store."""
+    return sorted(path.parent.name for path in (store_folder() / "bundles").glob(f"[!.]*/{RECORD}"))
+
+
+def find_bundle(engine: str | None) -> Path:
+    """The folder of the bundle that `engine` means: a name in the store, a folder, or the default.
+
+    Raises BundleError with the next command when there is none.
+    """
+    if engine is None:
+        return default_bundle()
+    if _NAME.fullmatch(engine) and (bundle_folder(engine) / RECORD).is_file():
+        return bundle_folder(engine)
+    if (Path(engine) / RECORD).is_file():
+        return Path(engine)
+    if Path(engine).is_dir():
+        raise BundleError(
+            f"{engine} is not a bundle (it has no {RECORD}): see `trtdet build --help`"
+        )
+    names = stored_bundles()
+    close = difflib.get_close_matches(engine, names, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    listed = f"the store has {', '.join(names)}" if names else "the store is empty"
+    raise BundleError(
+        f"no engine '{engine}': {listed}.{hint} "
+        "Make one with `trtdet build --model NAME --weights FILE`"
+    )
+
+
+def default_bundle() -> Path:
+    """The folder of the store's default bundle."""
+    try:
+        name = (store_folder() / "default").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise BundleError(
+            "the store has no engine yet: make one with `trtdet build --model NAME --weights FILE` "
+            "(`trtdet models` lists the names), or pass --engine"
+        ) from None
+    folder = store_folder() / "bundles" / name  # an absolute `name` stands for itself
+    if not (folder / RECORD).is_file():
+        raise BundleError(
+            f"the store's default engine {name} is gone: pass --engine, or build it again"
+        )
+    return folder
+
+
+def set_default(folder: Path) -> None:
+    """Make the bundle in `folder` the store's default."""
+    folder = folder.absolute()
+    inside = folder.parent == store_folder() / "bundles"
+    store_folder().mkdir(parents=True, exist_ok=True)
+    with atomic_text(store_folder() / "default") as file:
+        file.write((folder.name if inside else str(folder)) + "\n")

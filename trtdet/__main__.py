@@ -1,0 +1,5 @@
+"""`python -m trtdet`."""
+
+from trtdet.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The command line: thin. Every command is a module of its own, imported when it is called.
+
+Exit codes: 0 done; 2 wrong input, nothing was scored; 3 done, but some rows have no score;
+4 the backend failed; 5 the engine does not give its recorded scores; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+
+import click
+
+from trtdet import __version__
+from trtdet.errors import TrtdetError
+
+# command: its module's one-line help. Kept here so that `trtdet --help` imports no command.
+COMMANDS = {
+    "score": "Score the images of a CSV.",
+    "build": "Turn a checkpoint into a bundle that scores.",
+    "compile": "Compile a bundle's TensorRT plans.",
+    "models": "List the detectors that can be built.",
+    "inspect": "Show what a bundle is.",
+    "doctor": "Show what this machine can do.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands live in `trtdet.commands.<name>`, as `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"trtdet.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trtdet")
+def cli() -> None:
+    """Run synthetic-image detectors: the paper's scores at the hardware's speed.
+
+    \b
+    Example:
+      trtdet build --model ferretnet-s --weights ferretnet-s-median-3.pth
+      trtdet score input.csv output.csv
+    """
+
+
+def main() -> None:
+    """The console script: click's errors and ours become one message and an exit code."""
+    # A job scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = cli.main(prog_name="trtdet", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TrtdetError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted: no file was changed.", err=True)
+        code = 130
+    except BrokenPipeError:  # the reader of our standard output has gone, `| head` for instance
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,49 @@
+"""`trtdet inspect`: what a bundle is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("bundle", metavar="[BUNDLE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print bundle.json as it is.")
+def command(bundle: str | None, as_json: bool) -> None:
+    """Show the record of BUNDLE: a name in the store, a folder, or the default engine.
+
+    \b
+    Example:
+      trtdet inspect ferretnet-s
+      trtdet inspect --json ferretnet-s
+    """
+    import json
+
+    from trtdet.engine.bundle import open_bundle
+    from trtdet.engine.store import find_bundle
+
+    opened = open_bundle(find_bundle(bundle))
+    if as_json:
+        click.echo(json.dumps(opened.to_json(), indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in {**opened.to_json(), "geometry": str(opened.geometry)}.items():
+        for name, text in _lines(key.replace("_", " "), value):
+            table.add_row(name, text)
+    plans = sorted(path.name for path in opened.plans.glob("*.plan"))
+    table.add_row("plans", "\n".join(plans) or "none: see `trtdet compile --help`")
+    table.add_row("path", str(opened.path))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _lines(key: str, value: Any) -> list[tuple[str, str]]:
+    """A record's entry as rows: one for a plain value, one for each entry of a nested one."""
+    if isinstance(value, dict):
+        return [(f"{key}: {inner}", str(part)) for inner, part in value.items()]
+    return [(key, str(value))] if value != "" else []

@@ -1,0 +1,137 @@
+"""`trtdet score`: the competition's contract."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+EXIT_FAILED_ROWS = 3
+
+
+@click.command()
+@click.argument("input_csv", metavar="INPUT.CSV")
+@click.argument("output_csv", metavar="OUTPUT.CSV")
+@click.option("--engine", metavar="NAME_OR_PATH", help="A bundle; the store's default otherwise.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network. A named one runs, or the command fails with the reason.",
+)
+@click.option("--batch", type=click.IntRange(1, 4096), help="Images per batch [the bundle's own].")
+@click.option("--threads", type=click.IntRange(1, 256), help="Decoding threads [as many as cores].")
+@click.option(
+    "--failed-logit",
+    type=float,
+    metavar="X",
+    help="Write X for a row that cannot be scored, instead of nothing.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Refuse larger images [178956970, where Pillow stops].",
+)
+def command(
+    input_csv: str,
+    output_csv: str,
+    engine: str | None,
+    backend: str,
+    batch: int | None,
+    threads: int | None,
+    failed_logit: float | None,
+    max_pixels: int | None,
+) -> int:
+    """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
+
+    INPUT.CSV has a column `filename`, relative to its own folder or absolute. OUTPUT.CSV gets
+    `filename,logit`, one row per input row, in the same order; a logit above 0 means synthetic.
+    `-` reads standard input, or writes standard output.
+
+    A row whose image cannot be read has an empty logit, and its reason stands in
+    OUTPUT.CSV.errors.csv; the exit code is then 3.
+
+    \b
+    Example:
+      trtdet score input.csv output.csv
+      trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
+    """
+    from trtdet.engine.sink import check_output, open_sink
+    from trtdet.engine.store import find_bundle
+    from trtdet.engine.table import open_table
+
+    check_output(output_csv, input_csv)
+    folder = find_bundle(engine)
+    with open_table(input_csv, sys.stdin.buffer) as table:
+        from contextlib import closing
+
+        from trtdet.engine.backends import choose_backend, open_session
+        from trtdet.engine.bundle import open_bundle
+        from trtdet.engine.decode import DEFAULT_MAX_PIXELS
+        from trtdet.engine.machine import core_count
+        from trtdet.engine.pipeline import score
+
+        bundle = open_bundle(folder)
+        chosen, rejected = choose_backend(backend)
+        for status in rejected:
+            click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
+        session, _drift = open_session(chosen, bundle, batch=batch or bundle.batch)
+        with (
+            closing(session),
+            open_sink(output_csv, failed_logit) as sink,
+            _progress(table.row_count, lambda: sink.failures) as on_rows,
+        ):
+            summary = score(
+                table.rows(),
+                table.resolve,
+                session,
+                bundle.geometry,
+                sink,
+                decode_threads=threads or core_count(),
+                max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+                on_rows=on_rows,
+            )
+    click.echo(
+        f"{summary.rows} rows in {summary.seconds:.1f} s ({summary.images_per_s:.0f} images/s), "
+        f"{summary.failures} failed; engine {bundle.name} ({bundle.precision}) on {session.name}",
+        err=True,
+    )
+    if summary.failures and output_csv != "-":
+        click.echo(f"the reasons are in {output_csv}.errors.csv", err=True)
+    return EXIT_FAILED_ROWS if summary.failures else 0
+
+
+@contextmanager
+def _progress(total: int, failures: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+    """A bar with rate, time left and failures, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("score", total=total, rate=0.0, failed=0)
+
+        def on_rows(count: int) -> None:
+            rate = progress.tasks[0].speed or 0.0
+            progress.update(task, advance=count, rate=rate, failed=failures())
+
+        yield on_rows

@@ -1,0 +1,38 @@
+"""The error tree. Every message says what happened, to which object, and what to do next.
+
+This module is a leaf: it imports nothing, so that every room may raise these errors.
+"""
+
+
+class TrtdetError(Exception):
+    """A foreseeable failure: the command line prints its message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(TrtdetError):
+    """A table, an option or a path from the user cannot be used."""
+
+
+class CheckpointError(TrtdetError):
+    """A weights file is not what the detector needs."""
+
+
+class ImageError(TrtdetError):
+    """One image cannot be scored. It costs its row, never the run."""
+
+
+class BundleError(TrtdetError):
+    """A bundle is missing, incomplete, or of another schema version."""
+
+
+class BackendError(TrtdetError):
+    """A backend cannot be loaded on this machine, or failed while it ran."""
+
+    exit_code = 4
+
+
+class DriftError(TrtdetError):
+    """An engine does not give the scores that its bundle records."""
+
+    exit_code = 5
