@@ -3,9 +3,9 @@
     python -m trtdet.benchmarks.accuracy labels.csv BUNDLE [BUNDLE ...] [--out results.json]
 
 `labels.csv` has the columns `filename,label` (1 synthetic, 0 real), and lies beside its images.
-Every image is scored by the command line itself. Where files have several formats, each format of synthetic files is
-also set against all real ones: nearly every real file is a JPEG, so a detector that reads nothing
-but the format would look good on the whole.
+Every image is scored by the command line itself. Where files have several formats, each format of
+synthetic files is also set against all real ones: nearly every real file is a JPEG, so a detector
+that reads nothing but the format would look good on the whole.
 """
 
 from __future__ import annotations

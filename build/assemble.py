@@ -73,6 +73,8 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
     """
     spec = find_detector(request.model)
+    if request.name is not None:
+        bundle_folder(request.name)  # refuses a name that is none, before any work
     on_stage(f"weights    {request.weights}")
     tensors = load_state_dict(request.weights)
     identity = identify(request.weights, tensors)

@@ -29,8 +29,10 @@ def atomic_text(path: Path) -> Iterator[IO[str]]:
 def atomic_bytes(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that replaces `path` when the block ends well, and vanishes when it does not.
 
-    `os.replace` is atomic only within a file system, so the temporary file lies beside its target.
+    A rename is atomic only within a file system, so the temporary file lies beside its target; a
+    symbolic link is followed, or the rename would put a file in its place.
     """
+    path = Path(os.path.realpath(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:

@@ -46,18 +46,19 @@ def quiet_decoders(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Set what is process-wide about decoding. Call it once, before a run; importing sets nothing.
 
     Pillow's and OpenCV's warnings and log, and what the codecs print to C's `stderr` while
-    `decode_rgb` runs, are silenced. Pillow's own limit of pixels becomes `max_pixels`, which a run
-    with a higher limit than `DEFAULT_MAX_PIXELS` needs.
+    `decode_rgb` runs, are silenced. A run with a limit above `DEFAULT_MAX_PIXELS` gives it here
+    too, because Pillow has one of its own.
     """
     global _muted
-    _muted = MutedCStderr()
+    if not isinstance(_muted, MutedCStderr):
+        _muted = MutedCStderr()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     # Without a handler of its own, Python prints a library's warnings to stderr.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    # Pillow raises above twice this number. Some images inside images only Pillow can check.
-    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    # Pillow raises above twice this number. It stays on: it also checks images inside images.
+    Image.MAX_IMAGE_PIXELS = -(-max(max_pixels, DEFAULT_MAX_PIXELS) // 2)
 
 
 def decode_rgb(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:

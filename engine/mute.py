@@ -27,8 +27,8 @@ class MutedCStderr:
         self._lock = Lock()
         self._inside = 0  # threads in the context now: the first mutes, the last restores
         self._spoken: int | None = None
-        streams = _c_streams()
-        self._variable, self._null = streams if streams else (None, 0)
+        self._variable: ctypes.c_void_p | None
+        self._variable, self._null = _c_streams() or (None, 0)
 
     def __enter__(self) -> None:
         if self._variable is None:

@@ -84,7 +84,7 @@ def score(
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when the session fails.
     """
-    quiet_decoders()
+    quiet_decoders(max_pixels)
     start = time.perf_counter()
     run = _Run(resolve, session, geometry, sink, max_pixels, on_rows)
     with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:

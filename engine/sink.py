@@ -64,6 +64,8 @@ def check_output(target: str, source: str) -> None:
         raise InputError(
             f"the output {path} is a folder: give a file, for instance {path}/scores.csv"
         )
+    if path.exists() and not path.is_file():  # a rename would put a file in the device's place
+        raise InputError(f"the output {path} is no regular file: use - for standard output")
     if not path.parent.is_dir():
         raise InputError(f"the output's folder {path.parent} does not exist: make it first")
     if source != "-" and Path(source).exists():

@@ -61,6 +61,16 @@ def test_a_run_that_breaks_leaves_what_was_there(tmp_path):
     assert target.read_text() == "the last good run"
 
 
+def test_a_linked_output_is_written_where_the_link_points(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "out.csv"
+    link.symlink_to(tmp_path / "elsewhere/real.csv")
+    with open_sink(str(link), None) as sink:
+        sink.write("a.jpg", np.float32(1), None)
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere/real.csv").read_text() == "filename,logit\na.jpg,1.0\n"
+
+
 def test_names_that_are_not_utf8_come_out_as_they_went_in(tmp_path):
     target = tmp_path / "out.csv"
     with open_sink(str(target), None) as sink:
@@ -77,6 +87,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(tmp_path):
         check_output(str(tmp_path / "no/out.csv"), str(source))
     with pytest.raises(InputError, match="overwrite the input"):
         check_output(str(source), str(source))
+    with pytest.raises(InputError, match="no regular file: use - "):
+        check_output("/dev/null", str(source))
     link = tmp_path / "link.csv"
     link.symlink_to(source)
     with pytest.raises(InputError, match="overwrite the input"):

@@ -1,0 +1,144 @@
+"""What `trtdet build` promises: compared before it is placed, whole or not there at all."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_trtdet
+
+torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
+
+from torch import nn  # noqa: E402
+
+from trtdet.build import assemble  # noqa: E402
+from trtdet.build.assemble import BuildRequest, build_bundle  # noqa: E402
+from trtdet.build.detectors.registry import find_detector  # noqa: E402
+from trtdet.build.detectors.spec import DetectorSpec  # noqa: E402
+from trtdet.engine import store  # noqa: E402
+from trtdet.engine.bundle import open_bundle  # noqa: E402
+from trtdet.errors import CheckpointError, DriftError, InputError  # noqa: E402
+
+
+@pytest.fixture
+def weights(synthetic_weights) -> Path:
+    return synthetic_weights("tiny-ladeda", "wildrf")
+
+
+def quietly(_line: str) -> None:
+    pass
+
+
+class Louder(nn.Module):
+    """A network whose logits are a hundredth too large."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) * 1.01 + 0.1
+
+
+def drifting(spec: DetectorSpec) -> DetectorSpec:
+    return replace(spec, simplify=lambda network: Louder(spec.simplify(network)))
+
+
+def test_a_bundle_that_drifts_is_refused_and_the_last_one_stays(weights, tmp_path, monkeypatch):
+    request = BuildRequest("tiny-ladeda", weights, variant="wildrf", out=tmp_path / "bundle")
+    build_bundle(request, quietly)
+    before = {path.name: path.read_bytes() for path in request.out.iterdir()}
+    spec = find_detector("tiny-ladeda")
+    monkeypatch.setattr(assemble, "find_detector", lambda _name: drifting(spec))
+    with pytest.raises(DriftError, match="drifts by"):
+        build_bundle(request, quietly)
+    assert {path.name: path.read_bytes() for path in request.out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_same_weights_give_the_same_bytes(weights, tmp_path):
+    bundles = [
+        build_bundle(
+            BuildRequest("tiny-ladeda", weights, variant="wildrf", out=tmp_path / str(number)),
+            quietly,
+        )
+        for number in range(2)
+    ]
+    assert bundles[0].hashes == bundles[1].hashes
+    text = (tmp_path / "0" / "model.onnx").read_bytes()
+    assert str(Path(__file__).resolve().parents[2]).encode() not in text  # no builder's folders
+
+
+def test_a_checkpoint_of_another_detector_names_the_keys(weights, tmp_path):
+    request = BuildRequest("npr", weights, out=tmp_path / "bundle")
+    with pytest.raises(CheckpointError, match=r"missing.*unexpected|unexpected.*missing"):
+        build_bundle(request, quietly)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(weights, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    request = BuildRequest("tiny-ladeda", weights, variant="wildrf", out=tmp_path)
+    with pytest.raises(InputError, match="is not a bundle"):
+        build_bundle(request, quietly)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_building_says_what_it_does_and_sets_the_default(weights):
+    arguments = ("--model", "tiny-ladeda", "--variant", "wildrf", "--weights", weights)
+    done = run_trtdet("build", *arguments, "--name", "mine", "--batch", "4")
+    folder = Path(done.stdout.strip())
+    assert done.stdout == f"{folder}\n"
+    assert folder == store.bundle_folder("mine") == store.default_bundle()
+    stages = [line.split()[0] for line in done.stderr.splitlines()]
+    assert stages == ["weights", "reference", "export", "simplify", "compare"]
+    bundle = open_bundle(folder)
+    assert (bundle.name, bundle.batch, bundle.variant) == ("mine", 4, "wildrf")
+    assert bundle.checkpoint["released"] is False
+    assert "not a released checkpoint" in bundle.trained_on
+    assert bundle.drift["max_relative"] <= bundle.tolerance
+
+    run_trtdet("build", *arguments, "--name", "other", "--no-default")
+    assert store.default_bundle() == folder
+    assert store.stored_bundles() == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nrp", "--weights", "x.pth"], "Did you mean npr"),
+        (["--model", "npr", "--weights", "no.pth"], "no.pth"),
+        (["--model", "npr", "--weights", "no.pth", "--target", "sm_42"], "it offers"),
+        (["--model", "npr", "--weights", "no.pth", "--name", "../up"], "cannot name a bundle"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(arguments, message):
+    done = run_trtdet("build", *arguments, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupting_a_build_leaves_no_half_bundle(weights, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trtdet", "build", "--model", "tiny-ladeda", "--variant", "wildrf",
+         "--weights", str(weights), "--out", str(tmp_path / "bundle")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith("export"):
+        assert line, "the build ended before it exported"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert out == ""
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
