@@ -36,16 +36,14 @@ def main() -> None:
         table = Path(folder) / "one.csv"
         table.write_text(f'filename\n"{options.image.absolute()}"\n', encoding="utf-8")
         scores = str(Path(folder) / "scores.csv")
-        results = {
-            "help_s": time_trtdet("--help"),
-            "first_score_s": time_trtdet("score", "--engine", options.bundle, str(table), scores),
-            "install_mib": {name: round(size, 1) for name, size in install_mib().items()},
-        }
-    total = sum(results["install_mib"].values())
-    print(f"trtdet --help       {results['help_s']:.2f} s")
-    print(f"first score         {results['first_score_s']:.2f} s ({Path(options.bundle).name})")
-    print(f"base install        {total:.0f} MiB: {results['install_mib']}")
+        help_s = time_trtdet("--help")
+        first_score_s = time_trtdet("score", "--engine", options.bundle, str(table), scores)
+    install = {name: round(size, 1) for name, size in install_mib().items()}
+    print(f"trtdet --help       {help_s:.2f} s")
+    print(f"first score         {first_score_s:.2f} s ({Path(options.bundle).name})")
+    print(f"base install        {sum(install.values()):.0f} MiB: {install}")
     if options.out:
+        results = {"help_s": help_s, "first_score_s": first_score_s, "install_mib": install}
         record = {**describe_run(), "results": results}
         options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

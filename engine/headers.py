@@ -168,9 +168,7 @@ def _jpeg_scans_end_the_file(
 # PNG ----------------------------------------------------------------------------------------------
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_IHDR = struct.Struct(
-    ">IIBBBBB"
-)  # width, height, bits, colour type, compression, filter, interlace
+_IHDR = struct.Struct(">II5B")  # width, height; bits, colour, compression, filter, interlace
 _CHUNK = struct.Struct(">I4s")  # length, kind
 _CRC = struct.Struct(">I")
 
@@ -225,7 +223,7 @@ def _png_size(payload: bytes) -> tuple[int, int] | None:
     if len(payload) != _IHDR.size:
         return None
     width, height, *layout = _IHDR.unpack(payload)
-    # 8 bits of grey, RGB or RGBA; deflate, adaptive filters, not interlaced.
+    # 8 bits of grey, RGB or RGBA; the only compression and filters there are; not interlaced.
     return (
         (width, height) if layout in ([8, 0, 0, 0, 0], [8, 2, 0, 0, 0], [8, 6, 0, 0, 0]) else None
     )
