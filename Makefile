@@ -10,10 +10,10 @@ TYPED := .cache/typed
 .PHONY: test test-full check clean
 
 test: check
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -n auto -m "not full"
 
 test-full: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

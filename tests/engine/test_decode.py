@@ -33,19 +33,14 @@ from trtdet.engine.decode import (
 from trtdet.engine.headers import read_plain_header
 from trtdet.errors import ImageError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 
 
 @pytest.fixture(scope="module")
-def real_files() -> list[bytes]:
+def real_files(shared: Path) -> list[bytes]:
     """Real images of each format: every one of `shared/images`, some of `shared/cup`."""
-    folder = REPOSITORY.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("the real images (../shared beside the checkout) are not on this machine")
-    images = [path for path in sorted((folder / "images").iterdir()) if path.suffix != ".csv"]
-    return [path.read_bytes() for path in images + sorted(folder.glob("cup/*.jpg"))[::50]]
+    images = [path for path in sorted((shared / "images").iterdir()) if path.suffix != ".csv"]
+    return [path.read_bytes() for path in images + sorted(shared.glob("cup/*.jpg"))[::50]]
 
 
 def by_pillow(data: bytes) -> np.ndarray | None:
@@ -226,11 +221,12 @@ def small_files() -> Iterator[bytes]:
         yield from (encode(image, other) for other in ("GIF", "TIFF", "BMP", "JPEG2000", "PPM"))
 
 
-def test_damaged_files_get_pillows_verdict(real_files: list[bytes]):
+@pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.full)])
+def test_damaged_files_get_pillows_verdict(real_files: list[bytes], rounds: int):
     quiet_decoders()
-    rng = random.Random(7)
+    rng = random.Random(rounds)
     small = [data for data in real_files if len(data) < 60_000]
-    sources = [*small_files()] * 40 + rng.sample(small, 40) * 5
+    sources = ([*small_files()] * 40 + rng.sample(small, 40) * 5) * rounds
     verdicts = [check(damaged(data, rng)) for data in sources]
     assert 300 < sum(verdicts) < len(verdicts) - 300
 
