@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,15 @@ from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.machine import core_count
 from trtdet.engine.store import find_bundle
 from trtdet.engine.table import open_table
+
+# Linux counts the memory of whoever starts a process as the process's own, until it has loaded its
+# program; so a small launcher starts it, not this script with its models.
+_LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True)
@@ -139,14 +147,16 @@ def time_command(table: Path, engine: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trtdet", "score", "--engine", engine, str(table)]
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, str(Path(folder) / "scores.csv")], stderr=subprocess.DEVNULL
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _LAUNCHER, *command, str(Path(folder) / "scores.csv")],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-        _pid, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-    if status != 0:
+    if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed: run it by hand to see why")
-    return seconds, usage.ru_maxrss / 1024  # Linux counts in KiB
+    return seconds, int(done.stdout) / 1024  # Linux counts in KiB
 
 
 def peak_memory_mib(table: Path, engine: str, rows: int) -> float:

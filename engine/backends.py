@@ -24,7 +24,7 @@ class Session(Protocol):
     """A compiled graph with a fixed number of slots, each one batch of fixed shape.
 
     The caller fills `images(slot)`, calls `start(slot)`, and owns the slot again once `on_done`
-    was called with it. `start` is called from one thread. Whoever opens a session closes it.
+    was called with it. `start` may be called from any thread. Whoever opens a session closes it.
     """
 
     name: str  # for instance "openvino 2026.4 CPU"

@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from trtdet.engine.headers import PlainFormat, PlainHeader, read_plain_header, simple_webp
+from trtdet.engine.headers import read_plain_header
 from trtdet.engine.mute import MutedCStderr
+from trtdet.engine.plain_header import PlainFormat, PlainHeader
+from trtdet.engine.webp_header import simple_webp
 from trtdet.errors import ImageError
 
 # Where Pillow itself stops: twice its MAX_IMAGE_PIXELS, above which it only warns.

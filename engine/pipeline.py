@@ -59,15 +59,6 @@ class _Slot:
     done: bool = False
 
 
-@dataclass(frozen=True)
-class _Event:
-    """What a thread tells the driver: a slot was decoded, or inferred, or a thread broke."""
-
-    slot: int
-    decoded: bool = False
-    error: BaseException | None = None
-
-
 def score(
     rows: Iterable[Row],
     resolve: Callable[[Row], Path],
@@ -97,7 +88,11 @@ def score(
 
 
 class _Run:
-    """One pass over a table. Its own thread drives; decode and session threads only post events."""
+    """One pass over a table: the caller's thread hands rows out and writes them, in order.
+
+    A decode thread that fills a slot's last place starts the slot; the session's threads, and
+    decode threads that break, only post to the caller's thread.
+    """
 
     def __init__(
         self,
@@ -112,9 +107,9 @@ class _Run:
         self._resolve, self._session, self._geometry = resolve, session, geometry
         self._sink, self._max_pixels, self._on_rows = sink, max_pixels, on_rows
         self._slots = [_Slot(number) for number in range(session.slots)]
-        self._events: SimpleQueue[_Event] = SimpleQueue()
+        self._ended: SimpleQueue[int | BaseException] = SimpleQueue()  # a slot, or what broke
         self._count_lock = Lock()
-        session.on_done = lambda slot: self._events.put(_Event(slot))
+        session.on_done = self._ended.put
 
     def drive(self, rows: Iterable[Row], pool: ThreadPoolExecutor) -> None:
         rows = iter(rows)
@@ -127,7 +122,7 @@ class _Run:
                 self._fill(slot, batch, pool)
             if not in_order:
                 return
-            self._handle(self._next_event())
+            self._slots[self._next_ended()].done = True
             while in_order and in_order[0].done:
                 slot = in_order.popleft()
                 self._write(slot)
@@ -143,19 +138,22 @@ class _Run:
     def _decode(self, slot: _Slot, position: int) -> None:
         """In a decode thread: one row's image into its place in the slot."""
         out = self._session.images(slot.number)[position]
-        error: BaseException | None = None
         try:
-            self._load(slot.rows[position], out)
-        except ImageError as reason:
-            slot.reasons[position] = str(reason)
-            out[:] = 0
-        except BaseException as broken:  # the driver raises it: a thread has nobody to tell
-            error = broken
-        with self._count_lock:
-            slot.undecoded -= 1
-            last = slot.undecoded == 0
-        if last or error is not None:
-            self._events.put(_Event(slot.number, decoded=True, error=error))
+            try:
+                self._load(slot.rows[position], out)
+            except ImageError as reason:
+                slot.reasons[position] = str(reason)
+                out[:] = 0
+            with self._count_lock:
+                slot.undecoded -= 1
+                if slot.undecoded > 0:
+                    return
+            if any(reason is None for reason in slot.reasons):
+                self._session.start(slot.number)
+            else:  # there is nothing in it to infer
+                self._ended.put(slot.number)
+        except BaseException as broken:  # the caller's thread raises it
+            self._ended.put(broken)
 
     def _load(self, row: Row, out: NDArray[np.uint8]) -> None:
         if not row.filename:
@@ -163,21 +161,16 @@ class _Run:
         data = read_image_file(self._resolve(row))
         apply_geometry(self._geometry, decode_rgb(data, max_pixels=self._max_pixels), out)
 
-    def _next_event(self) -> _Event:
+    def _next_ended(self) -> int:
         while True:
             try:
-                return self._events.get(timeout=LIVENESS_S)
+                ended = self._ended.get(timeout=LIVENESS_S)
             except Empty:
                 self._session.check()
-
-    def _handle(self, event: _Event) -> None:
-        if event.error is not None:
-            raise event.error
-        slot = self._slots[event.slot]
-        if event.decoded and any(reason is None for reason in slot.reasons):
-            self._session.start(slot.number)
-        else:  # inferred, or nothing in it to infer
-            slot.done = True
+                continue
+            if isinstance(ended, BaseException):
+                raise ended
+            return ended
 
     def _write(self, slot: _Slot) -> None:
         logits = self._session.logits(slot.number)

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from trtdet.engine.headers import PlainHeader, read_plain_header, simple_webp
+from trtdet.engine.headers import read_plain_header
+from trtdet.engine.plain_header import PlainHeader
+from trtdet.engine.webp_header import simple_webp
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # rotated by a quarter

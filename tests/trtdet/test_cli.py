@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -145,3 +148,24 @@ def test_doctor_says_what_is_here_and_why_the_rest_is_not():
     assert "openvino   ready" in shown
     for name in ("cpu", "features", "memory", "tensorrt", "plans", "building", "store"):
         assert any(line.startswith(name) for line in shown.splitlines()), name
+
+
+def test_a_terminal_sees_a_bar_and_a_file_does_not(small_bundle, pictures, tmp_path):
+    names = [str(path) for path in pictures] * 40 + ["missing.jpg"]
+    table = write_rows(tmp_path / "in.csv", names)
+    arguments = ["score", "--engine", str(small_bundle), str(table), str(tmp_path / "out.csv")]
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "trtdet", *arguments], stderr=its_end)
+    os.close(its_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux reports the end of a pseudo-terminal as an error
+        while part := os.read(terminal, 65536):
+            shown += part
+    os.close(terminal)
+    assert process.wait(timeout=60) == 3
+    assert b"/481" in shown
+    assert b"images/s" in shown
+    assert b"failed" in shown
+    done = run_trtdet(*arguments, check=False)
+    assert "\x1b" not in done.stderr
+    assert "/481" not in done.stderr
