@@ -1,1 +1,1 @@
-"""Measurements: every figure that the project states comes from a script in this folder."""
+"""Measurements: the tables of the README come from the scripts in this folder."""

@@ -3,7 +3,8 @@
     python -m trtdet.benchmarks.startup image.jpg BUNDLE [--out results.json]
 
 Wall seconds of `trtdet --help`, and of a whole `trtdet score` of one image (interpreter, imports,
-compilation, the probes, the score), each as a new process, medians of five; and the size on disk
+compilation, the probes, the score), each as a new process, medians of five
+after the files were read once; and the size on disk
 of the distributions that the base install brings.
 """
 

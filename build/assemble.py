@@ -7,7 +7,9 @@ whatever stops the build before that leaves what was there.
 from __future__ import annotations
 
 import copy
+import json
 import platform
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +38,7 @@ from trtdet.engine.backends import (
 )
 from trtdet.engine.bundle import (
     GRAPH,
+    PLANS,
     PROBES,
     RECORD,
     Bundle,
@@ -73,11 +76,14 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
     """
     spec = find_detector(request.model)
+    choose_backend("auto")  # without one, the comparison at the end could not be made
     if request.name is not None:
         bundle_folder(request.name)  # refuses a name that is none, before any work
     on_stage(f"weights    {request.weights}")
     tensors = load_state_dict(request.weights)
     identity = identify(request.weights, tensors)
+    # A wrong file is told by its keys, which all variants share, before a variant is asked for.
+    load_into(spec.network(spec.variants[0]), tensors, source=request.weights)
     variant = choose_variant(spec, request.variant, identity)
     released = is_released(variant, identity)
     network = spec.network(variant).eval()
@@ -90,6 +96,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
         on_stage(f"reference  {spec.name} ({variant.name}) in torch, float32, on generated probes")
         save_probes(_reference(network, spec), folder)
         _write_graph(network, spec, folder, on_stage)
+        _keep_plans(out, folder)
         bundle = Bundle(
             name=name,
             detector=spec.name,
@@ -128,8 +135,20 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     return replace(bundle, path=out)
 
 
+def _keep_plans(old: Path, new: Path) -> None:
+    """Take over the compiled plans of a bundle's last build that are of the very same graph."""
+    graph = sha256_file(new / GRAPH)
+    for record in sorted((old / PLANS).glob("*.json")):
+        plan = record.with_suffix(".plan")
+        if plan.is_file() and json.loads(record.read_text())["key"]["graph_sha256"] == graph:
+            (new / PLANS).mkdir(exist_ok=True)
+            for file in (plan, record):
+                shutil.copy2(file, new / PLANS)
+
+
 def _default_name(spec: DetectorSpec, variant: Variant) -> str:
-    return spec.name if len(spec.variants) == 1 else f"{spec.name}-{variant.name}"
+    only = len(spec.variants) == 1 or variant.name == spec.name
+    return spec.name if only else f"{spec.name}-{variant.name}"
 
 
 def _reference(network: nn.Module, spec: DetectorSpec) -> Probes:

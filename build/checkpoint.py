@@ -155,7 +155,8 @@ def _load_torch(path: Path, head: bytes) -> Any:
             "so it is refused. If you trust it, save its tensors alone, where it was made: "
             "torch.save(model.state_dict(), ...)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+    except Exception as error:
+        # torch promises no list: damaged archives have raised assertion, type and struct errors.
         raise _damaged(path, "torch.save", error) from error
 
 
@@ -215,7 +216,7 @@ def _check_keys(own: StateDict, given: Mapping[str, Tensor], source: Path | str)
         raise CheckpointError(
             f"{source} does not fit the network. Tensors " + "; ".join(problems) + ". "
             "Check that --model names the detector that these weights were trained for "
-            "(`trtdet detectors` lists them with their files)"
+            "(`trtdet models` lists them with their files)"
         )
 
 

@@ -18,8 +18,11 @@ Limits: the batch and the image size are fixed. Two writers of one key do not wa
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -145,10 +148,31 @@ def _build(library: Library, graph: Path, target: str, capability: Any, batch: i
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, min=shape, opt=shape, max=shape)
     config.add_optimization_profile(profile)
-    serialized = builder.build_serialized_network(network, config)
+    with _interrupts_held():
+        serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise BackendError(f"{library} cannot compile {graph} for {target}: {log.last()}")
     return bytes(serialized)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Raise an interrupt after the block: TensorRT calls Python back inside, and swallows it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    held = {
+        number: signal.signal(number, lambda number, _frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _image_shape(trt: ModuleType, network: Any, graph: Path, batch: int) -> tuple[int, ...]:

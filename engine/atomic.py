@@ -33,7 +33,7 @@ def atomic_bytes(path: Path) -> Iterator[IO[bytes]]:
     symbolic link is followed, or the rename would put a file in its place.
     """
     path = Path(os.path.realpath(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, name = _temporary_file(path)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -55,6 +55,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder cannot be replaced in one step, so an older one is moved aside first, and put back if
     the new one cannot take its place.
     """
+    path = Path(os.path.realpath(path))  # a symbolic link stays one, as in `atomic_bytes`
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     aside = temporary.with_suffix(".old")
@@ -69,7 +70,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(aside)
         try:
             temporary.rename(path)
-        except OSError:
+        except BaseException:
             if aside.exists():
                 aside.rename(path)
             raise
@@ -80,13 +81,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def is_writable_folder(folder: Path) -> bool:
-    """Whether a new file can be made in `folder`, found out by making one."""
-    try:
-        with tempfile.TemporaryFile(dir=folder, prefix=".trtdet-"):
-            return True
-    except OSError:
-        return False
+def check_writable(path: Path) -> None:
+    """Raise OSError where `atomic_bytes(path)` would, by making its temporary file and no more."""
+    path = Path(os.path.realpath(path))
+    descriptor, name = _temporary_file(path)
+    os.close(descriptor)
+    Path(name).unlink()
+
+
+def _temporary_file(path: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

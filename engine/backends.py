@@ -66,10 +66,10 @@ def backend_status(name: str) -> BackendStatus:
     if name == "tensorrt":
         return BackendStatus(name, _tensorrt_reason())
     try:
-        import openvino
+        from trtdet.engine.import_openvino import ov
     except ImportError as error:
         return BackendStatus(name, f"{error} (pip install 'trtdet[cpu]')")
-    return BackendStatus(name, None, openvino.__version__.split("-")[0])
+    return BackendStatus(name, None, ov.__version__.split("-")[0])
 
 
 def choose_backend(requested: str) -> tuple[BackendStatus, list[BackendStatus]]:

@@ -90,7 +90,7 @@ class Probes:
 def write_record(bundle: Bundle, folder: Path) -> None:
     """Write `bundle.json` into `folder`."""
     text = json.dumps(bundle.to_json(), indent=2, ensure_ascii=False) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8")
+    (folder / RECORD).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -99,7 +99,8 @@ def open_bundle(folder: Path) -> Bundle:
     Raises BundleError when it is no bundle, of another schema, incomplete or altered.
     """
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        text = (folder / RECORD).read_text(encoding="utf-8", errors="surrogateescape")
+        record = json.loads(text)
     except FileNotFoundError:
         raise BundleError(
             f"{folder} is not a bundle (it has no {RECORD}): make one with `trtdet build`"
@@ -115,12 +116,15 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         record["geometry"] = geometry_from_json(record["geometry"])
         bundle = Bundle(**record, path=folder)
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"{folder / RECORD} is incomplete ({error}): build it again") from error
-    for name, expected in bundle.hashes.items():
+        if not (bundle.batch >= 1 and bundle.tolerance >= 0.0):
+            raise ValueError("batch or tolerance is out of range")
+        expected = {name: str(bundle.hashes[name]) for name in (GRAPH, PROBES)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder / RECORD} is damaged ({error}): build it again") from error
+    for name, sha256 in expected.items():
         if not (folder / name).is_file():
             raise BundleError(f"{folder} has no {name}: build it again")
-        if sha256_file(folder / name) != expected:
+        if sha256_file(folder / name) != sha256:
             raise BundleError(f"{folder / name} was altered after the build: build it again")
     return bundle
 

@@ -1,6 +1,6 @@
 """Bytes of an image file to RGB pixels, equal to Pillow's `Image.open(...).convert("RGB")`.
 
-Pillow decides what an image is and what its pixels are. OpenCV, which takes about half the time,
+Pillow decides what an image is and what its pixels are. OpenCV, which takes less time,
 decodes the plain files that `headers` recognises; if it fails there, Pillow's verdict counts.
 """
 

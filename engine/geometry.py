@@ -97,8 +97,13 @@ def geometry_from_json(record: dict[str, Any]) -> Geometry:
         "stretch": Stretch,
     }
     try:
-        return kinds[record["kind"]](**record)
-    except (KeyError, TypeError) as error:
+        geometry = kinds[record["kind"]](**record)
+        if min(geometry.height, geometry.width) < 1:
+            raise ValueError("a side is below 1")
+        if isinstance(geometry, Stretch):
+            _PILLOW_FILTERS[geometry.filter]
+        return geometry
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"the bundle's geometry {record!r} is not one this version of trtdet knows "
             f"({', '.join(kinds)}): update trtdet, or build the bundle again"

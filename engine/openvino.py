@@ -5,8 +5,8 @@ score is the same on two cores and on sixty-four of the same kind. Throughput co
 many streams as there are cores, each with its own batch.
 
 Each slot has a request of its own, bound to the slot's memory once. `AsyncInferQueue` would look up
-a request and bind its input for every batch: 57 us of Python against 20, which is felt where
-a network takes a millisecond.
+a request and bind its input anew for every batch, in Python, which is felt where a network takes a
+millisecond.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from trtdet.engine.backends import OnDone
 from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
 from trtdet.engine.geometry import Geometry
+from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
 from trtdet.errors import BackendError
 
@@ -48,10 +48,14 @@ class OpenVinoSession:
             model = core.read_model(graph)
             model.reshape({INPUT_NAME: list(shape)})
             compiled = core.compile_model(model, "CPU", _properties(streams))
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot compile {graph}: {error}") from error
-        self._images = [np.zeros(shape, np.uint8) for _ in range(self.slots)]
-        self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
+            self._images = [np.zeros(shape, np.uint8) for _ in range(self.slots)]
+            self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
+        except (RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split()) or "out of memory"
+            raise BackendError(
+                f"OpenVINO cannot compile {graph} for batches of {batch}: {reason}. "
+                "If memory is short, give a smaller --batch"
+            ) from error
         self._logits: list[NDArray[np.float32]] = []
         self._running: set[int] = set()
         for slot, request in enumerate(self._requests):

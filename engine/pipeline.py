@@ -44,8 +44,8 @@ class Summary:
 
     @property
     def images_per_s(self) -> float:
-        """Rows per second of the whole run, compilation excluded."""
-        return self.rows / self.seconds if self.seconds > 0 else 0.0
+        """Scored images per second of the whole run, compilation excluded."""
+        return (self.rows - self.failures) / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass

@@ -6,16 +6,16 @@ reason in `<output>.errors.csv`, which exists only when a row failed.
 
 from __future__ import annotations
 
-import csv
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-from trtdet.engine.atomic import atomic_text, is_writable_folder
+from trtdet.engine.atomic import atomic_text, check_writable
 from trtdet.errors import InputError
 
 
@@ -26,23 +26,23 @@ class CsvSink:
         self, scores: IO[str], open_errors: Callable[[], IO[str]], failed_logit: float | None
     ):
         self.failures = 0
-        self._scores = csv.writer(scores, lineterminator="\n")
-        self._scores.writerow(("filename", "logit"))
+        self._scores = scores
         self._open_errors = open_errors
-        self._errors: Any = None
+        self._errors: IO[str] | None = None
+        _write_row(scores, "filename", "logit")
         self._failed_logit = "" if failed_logit is None else repr(failed_logit)
 
     def write(self, filename: str, logit: np.float32 | None, reason: str | None) -> None:
         """One row: a logit, or the reason why there is none."""
         if logit is not None:
-            self._scores.writerow((filename, format_logit(logit)))
+            _write_row(self._scores, filename, format_logit(logit))
             return
         self.failures += 1
-        self._scores.writerow((filename, self._failed_logit))
+        _write_row(self._scores, filename, self._failed_logit)
         if self._errors is None:
-            self._errors = csv.writer(self._open_errors(), lineterminator="\n")
-            self._errors.writerow(("filename", "reason"))
-        self._errors.writerow((filename, reason))
+            self._errors = self._open_errors()
+            _write_row(self._errors, "filename", "reason")
+        _write_row(self._errors, filename, reason or "")
 
 
 def format_logit(logit: np.float32) -> str:
@@ -60,20 +60,27 @@ def check_output(target: str, source: str) -> None:
     if target == "-":
         return
     path = Path(target)
+    try:
+        _check_path(path, source)
+        check_writable(path)
+        check_writable(errors_path(path))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_path(path: Path, source: str) -> None:
     if path.is_dir():
-        raise InputError(
-            f"the output {path} is a folder: give a file, for instance {path}/scores.csv"
-        )
+        raise InputError(f"the output {path} is a folder: give a file, say {path}/scores.csv")
     if path.exists() and not path.is_file():  # a rename would put a file in the device's place
         raise InputError(f"the output {path} is no regular file: use - for standard output")
     if not path.parent.is_dir():
         raise InputError(f"the output's folder {path.parent} does not exist: make it first")
-    if source != "-" and Path(source).exists():
-        for written in (path, errors_path(path)):
-            if written.exists() and written.samefile(source):
-                raise InputError(f"the output {path} would overwrite the input: give another name")
-    if not is_writable_folder(path.parent):
-        raise InputError(f"cannot write in {path.parent}: choose an output folder that is writable")
+    reasons = errors_path(path)
+    if reasons.exists() and not reasons.is_file():
+        raise InputError(f"{reasons} is in the way: failed rows are listed there")
+    for written in (path, reasons):
+        if written.exists() and _is_input(written, source):
+            raise InputError(f"the output {path} would overwrite the input: give another name")
 
 
 @contextmanager
@@ -97,5 +104,25 @@ def open_sink(target: str, failed_logit: float | None) -> Iterator[CsvSink]:
 
         sink = CsvSink(stack.enter_context(atomic_text(path)), open_errors, failed_logit)
         yield sink
-        if sink.failures == 0:
-            errors_path(path).unlink(missing_ok=True)
+    if sink.failures == 0:  # the reasons of an earlier run are not this one's
+        errors_path(path).unlink(missing_ok=True)
+
+
+def _is_input(path: Path, source: str) -> bool:
+    """Whether `path` is the file that the table is read from, standard input included."""
+    try:
+        status = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
+    except (OSError, ValueError):
+        return False
+    return os.path.samestat(status, path.stat())
+
+
+def _write_row(file: IO[str], *fields: str) -> None:
+    """One CSV line. Not `csv.writer`: before Python 3.13 it leaves a carriage return unquoted."""
+    file.write(",".join(map(_quoted, fields)) + "\n")
+
+
+def _quoted(field: str) -> str:
+    if any(character in field for character in ',"\r\n'):
+        return '"' + field.replace('"', '""') + '"'
+    return field

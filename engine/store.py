@@ -67,7 +67,8 @@ def find_bundle(engine: str | None) -> Path:
 def default_bundle() -> Path:
     """The folder of the store's default bundle."""
     try:
-        name = (store_folder() / "default").read_text(encoding="utf-8").strip()
+        text = (store_folder() / "default").read_text(encoding="utf-8", errors="surrogateescape")
+        name = text.removesuffix("\n")
     except FileNotFoundError:
         raise BundleError(
             "the store has no engine yet: make one with `trtdet build --model NAME --weights FILE` "

@@ -11,7 +11,7 @@ import csv
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -43,8 +43,11 @@ class Table:
 
     def rows(self) -> Iterator[Row]:
         """Every row, one at a time."""
-        for index, fields in enumerate(_data_lines(self.path)):
-            yield Row(index, fields[self.column] if len(fields) > self.column else "")
+        try:
+            for index, fields in enumerate(_data_lines(self.path)):
+                yield Row(index, fields[self.column] if len(fields) > self.column else "")
+        except csv.Error as error:  # it was well-formed when it was checked
+            raise InputError(f"{self.path} changed while it was read: {error}") from error
 
     def resolve(self, row: Row) -> Path:
         """The image's path: absolute as it is, else relative to the table's folder."""
@@ -53,18 +56,29 @@ class Table:
 
 @contextmanager
 def open_table(source: str, stdin: BinaryIO) -> Iterator[Table]:
-    """Check the CSV `source` (`-` reads `stdin`, relative to the working folder) and open it.
+    """Check the CSV `source` and open it. `-` reads `stdin`.
 
+    What has no folder of its own (standard input, a pipe) is relative to the working folder.
     Raises InputError when it cannot be read, is not UTF-8 CSV, or has no column `filename`.
     """
-    if source == "-":
-        with tempfile.NamedTemporaryFile(prefix="trtdet-", suffix=".csv") as spool:
-            shutil.copyfileobj(stdin, spool)
-            spool.flush()
-            yield _check(Path(spool.name), Path.cwd(), "standard input")
-    else:
-        path = Path(source)
-        yield _check(path, path.parent, str(path))
+    path = Path(source)
+    with ExitStack() as stack:
+        if source == "-":
+            yield _check(_spooled(stdin, stack), Path.cwd(), "standard input")
+        elif path.exists() and not path.is_file() and not path.is_dir():  # a pipe is read once only
+            pipe = stack.enter_context(path.open("rb"))
+            yield _check(_spooled(pipe, stack), Path.cwd(), source)
+        else:
+            yield _check(path, path.parent, source)
+
+
+def _spooled(stream: BinaryIO, stack: ExitStack) -> Path:
+    """A temporary copy of what can be read only once."""
+    copy = tempfile.NamedTemporaryFile(prefix="trtdet-", suffix=".csv")  # noqa: SIM115 - `stack`
+    stack.enter_context(copy)
+    shutil.copyfileobj(stream, copy)
+    copy.flush()
+    return Path(copy.name)
 
 
 def _check(path: Path, folder: Path, name: str) -> Table:
@@ -107,8 +121,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def _parse(file: IO[str]) -> Iterator[list[str]]:
-    if csv.field_size_limit() < MAX_FIELD_CHARS:
-        csv.field_size_limit(MAX_FIELD_CHARS)
+    csv.field_size_limit(MAX_FIELD_CHARS)
     reader = csv.reader(file, strict=True)
     while True:
         try:
@@ -117,5 +130,5 @@ def _parse(file: IO[str]) -> Iterator[list[str]]:
             raise csv.Error(f"line {reader.line_num}: {error}") from error
         if fields is None:
             return
-        if fields:  # a blank line has none
+        if fields and not (len(fields) == 1 and fields[0].isspace()):  # a blank line is no row
             yield fields

@@ -1,14 +1,17 @@
 """The command line: thin. Every command is a module of its own, imported when it is called.
 
-Exit codes: 0 done; 2 wrong input, nothing was scored; 3 done, but some rows have no score;
-4 the backend failed; 5 the engine does not give its recorded scores; 130 interrupted.
+Exit codes: 0 done; 1 the reader of standard output went away; 2 wrong input, nothing was scored;
+3 done, but some rows have no score; 4 the backend failed; 5 the engine does not give its recorded
+scores; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -58,6 +61,7 @@ def cli() -> None:
 
 def main() -> None:
     """The console script: click's errors and ours become one message and an exit code."""
+    _replace_closed_streams()
     # A job scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -69,9 +73,17 @@ def main() -> None:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted: no file was changed.", err=True)
+        click.echo("Interrupted.", err=True)
         code = 130
-    except BrokenPipeError:  # the reader of our standard output has gone, `| head` for instance
-        sys.stderr.close()
-        code = 0
+    except OSError as error:  # a full disk, a missing right: the system's words say what to do
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"Error: {error.strerror or error}{where}", err=True)
+        code = 2
     sys.exit(code)
+
+
+def _replace_closed_streams() -> None:
+    """A service may start us with a standard stream closed: nothing is then read, or written."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open to the end

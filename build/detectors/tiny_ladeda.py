@@ -80,7 +80,7 @@ class TinyLadeda(nn.Module):
         x = self.conv2(self.conv1(self.front_end(x)))  # [N, 8, H - 2, W - 2]
         x = self.layer1(F.relu(self.bn1(x)))  # [N, 8, 126, 126] at 256 x 256
         # The mean of the rows' logits. A runtime may add all 15,876 numbers of a map one by one, as
-        # AvgPool2d does, and the logit moves by 3e-3; the layer between keeps the means apart.
+        # AvgPool2d does, and move the logit by thousandths; the layer between keeps means apart.
         rows = self.fc(x.mean(3).transpose(1, 2))  # [N, 126, 1]
         logit: Tensor = rows.mean(1)
         return logit

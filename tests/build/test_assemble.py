@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 
 from trtdet.build import assemble  # noqa: E402
 from trtdet.build.assemble import BuildRequest, build_bundle  # noqa: E402
-from trtdet.build.detectors.registry import find_detector  # noqa: E402
+from trtdet.build.detectors.registry import detectors, find_detector  # noqa: E402
 from trtdet.build.detectors.spec import DetectorSpec  # noqa: E402
 from trtdet.engine import store  # noqa: E402
 from trtdet.engine.bundle import open_bundle  # noqa: E402
@@ -80,6 +80,31 @@ def test_a_checkpoint_of_another_detector_names_the_keys(weights, tmp_path):
     with pytest.raises(CheckpointError, match=r"missing.*unexpected|unexpected.*missing"):
         build_bundle(request, quietly)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", list(detectors()))
+def test_the_builder_of_tensorrt_rtx_accepts_every_detector(synthetic_weights, tmp_path, name):
+    """Accepted ahead of time; such a plan still compiles its kernels on the GPU."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    variant = find_detector(name).variants[0].name
+    request = BuildRequest(
+        name,
+        synthetic_weights(name, variant),
+        variant=variant,
+        out=tmp_path / "bundle",
+        targets=("sm_86", "sm_120"),
+    )
+    plans = build_bundle(request, quietly).plans
+    assert [path.name.split("-")[3] for path in sorted(plans.glob("*.plan"))] == ["sm_120", "sm_86"]
+    before = {path.name: path.read_bytes() for path in plans.iterdir()}
+    build_bundle(replace(request, targets=()), quietly)  # the same graph: its plans still hold
+    assert {path.name: path.read_bytes() for path in plans.iterdir()} == before
+
+
+def test_a_wrong_file_is_told_before_a_variant_is_asked_for(synthetic_weights, tmp_path):
+    request = BuildRequest("tiny-ladeda", synthetic_weights("npr", "npr"), out=tmp_path / "bundle")
+    with pytest.raises(CheckpointError, match=r"conv1\.weight|missing"):
+        build_bundle(request, quietly)
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(weights, tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from trtdet.build import compile as compile_module
 from trtdet.build.builder import builder_status, parse_targets
 from trtdet.build.compile import Plan, compile_plan, write_plan
 from trtdet.build.plan_key import PlanKey
@@ -315,3 +319,23 @@ def test_compiling_is_quiet_and_needs_tensorrt_alone(tmp_path: Path, graph: Path
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len(list(tmp_path.glob("*.plan"))) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_raised_after_the_build(
+    graph: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """TensorRT calls its logger, in Python, while it builds: there an exception would be lost."""
+    held = compile_module._interrupts_held
+
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[None]:
+        with held():
+            os.kill(os.getpid(), number)
+            yield
+
+    monkeypatch.setattr(compile_module, "_interrupts_held", interrupted)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        compile_plan(graph, target="sm_86", batch=1)
+    assert signal.getsignal(number) is before

@@ -48,11 +48,32 @@ def test_other_schemas_and_broken_records_are_refused(copy, tmp_path):
     (copy / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="cannot read"):
         open_bundle(copy)
-    (copy / "bundle.json").write_text('{"schema": 1}')
-    with pytest.raises(BundleError, match="incomplete"):
-        open_bundle(copy)
     with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
+
+
+GEOMETRY = {"kind": "stretch", "height": 256, "width": 256, "filter": "bilinear"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"hashes": {}},
+        {"hashes": []},
+        {"batch": "x"},
+        {"batch": 0},
+        {"tolerance": "a"},
+        {"geometry": {**GEOMETRY, "width": "256"}},
+        {"geometry": {**GEOMETRY, "height": -1}},
+        {"geometry": {**GEOMETRY, "filter": "nope"}},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_refused(copy, damage):
+    edit(copy, **damage)
+    with pytest.raises(BundleError, match=r"build (it|the bundle) again"):
+        open_bundle(copy)
 
 
 def test_opening_rescores_the_probes(copy):

@@ -25,11 +25,14 @@ def test_rows_in_order_and_reasons_apart(tmp_path):
         sink.write("a, b.jpg", np.float32(1.5), None)
         sink.write("no.jpg", None, "file not found")
         sink.write('q"uote\n.jpg', np.float32(-2e-9), None)
-    assert list(csv.reader(io.StringIO(target.read_text()))) == [
+        sink.write("re\rturn.jpg", np.float32(3), None)
+    text = target.read_bytes().decode()
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [
         ["filename", "logit"],
         ["a, b.jpg", "1.5"],
         ["no.jpg", ""],
         ['q"uote\n.jpg', "-2e-09"],
+        ["re\rturn.jpg", "3.0"],
     ]
     errors = tmp_path / "out.csv.errors.csv"
     assert errors.read_text() == "filename,reason\nno.jpg,file not found\n"
@@ -89,6 +92,17 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(tmp_path):
         check_output(str(source), str(source))
     with pytest.raises(InputError, match="no regular file: use - "):
         check_output("/dev/null", str(source))
+    (tmp_path / "way.csv.errors.csv").mkdir()
+    with pytest.raises(InputError, match="is in the way"):
+        check_output(str(tmp_path / "way.csv"), str(source))
+    (tmp_path / "way.csv.errors.csv").rmdir()
+    with pytest.raises(InputError, match="cannot write"):
+        check_output(str(tmp_path / ("n" * 245)), str(source))
+    dangling = tmp_path / "dangling.csv"
+    dangling.symlink_to("/nonexistent/x.csv")
+    with pytest.raises(InputError, match="cannot write"):
+        check_output(str(dangling), str(source))
+    dangling.unlink()
     link = tmp_path / "link.csv"
     link.symlink_to(source)
     with pytest.raises(InputError, match="overwrite the input"):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ def names_of(path: Path) -> list[str]:
         (b"x,filename\n1\n2,b.jpg\n", ["", "b.jpg"]),
         (b"filename\nl\xe4tin.jpg\n", ["l\udce4tin.jpg"]),
         (b" filename \na.jpg\n", ["a.jpg"]),
+        (b"filename\n   \na.jpg\n\t\n", ["a.jpg"]),
         (b"filename\n", []),
     ],
 )
@@ -77,6 +80,17 @@ def test_names_resolve_against_the_folder_of_the_table(tmp_path):
             tmp_path / "sub/a.jpg",
             Path("/abs/b.jpg"),
         ]
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    names = [f"{number}.jpg" for number in range(50_000)]
+    text = "filename\n" + "\n".join(names)
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    assert names_of(pipe) == names
+    writer.join()
 
 
 def test_standard_input_resolves_against_the_working_folder(tmp_path, monkeypatch):

@@ -6,16 +6,19 @@ import contextlib
 import json
 import os
 import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import read_rows, run_trtdet, write_rows
+from tests.conftest import REPOSITORY, read_rows, run_trtdet, write_rows
 from trtdet.cli import COMMANDS, cli
 
 
@@ -89,6 +92,7 @@ def wrong_input_cases(folder: Path, bundle: Path) -> dict[str, tuple[list[str], 
         "output is a folder": ([*engine, str(table), str(folder)], "is a folder"),
         "no engine": (["--engine", "nobody", str(table), out], "trtdet build"),
         "no default": ([str(table), out], "trtdet build"),
+        "not finite": ([*engine, "--failed-logit", "nan", str(table), out], "no finite number"),
         "backend": ([*engine, "--backend", "abacus", str(table), out], "openvino"),
     }
 
@@ -103,6 +107,7 @@ def wrong_input_cases(folder: Path, bundle: Path) -> dict[str, tuple[list[str], 
         "output is a folder",
         "no engine",
         "no default",
+        "not finite",
         "backend",
     ],
 )
@@ -113,7 +118,9 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(small_bundle, tmp_path, c
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("backend ")]
+    usage = [line for line in lines if line.startswith(("Usage:", "Try '"))]  # click's own
+    assert [line[:7] for line in lines if line and line not in usage] == ["Error: "]
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -127,6 +134,7 @@ def test_interrupting_leaves_no_output_and_exits_130(small_bundle, pictures, tmp
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.csv.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert list(tmp_path.glob(".out.csv.*")), "the run never began"
     time.sleep(0.3)
     process.send_signal(sent)
     _out, stderr = process.communicate(timeout=60)
@@ -169,3 +177,45 @@ def test_a_terminal_sees_a_bar_and_a_file_does_not(small_bundle, pictures, tmp_p
     done = run_trtdet(*arguments, check=False)
     assert "\x1b" not in done.stderr
     assert "/481" not in done.stderr
+
+
+def test_nothing_is_written_to_the_home_folder_and_none_is_needed(small_bundle, pictures, tmp_path):
+    table = write_rows(tmp_path / "in.csv", map(str, pictures[:1]))
+    home = tmp_path / "home"
+    home.mkdir()
+    arguments = ("score", "--engine", small_bundle, table, tmp_path / "out.csv")
+    run_trtdet(*arguments, env={**os.environ, "HOME": str(home)})
+    assert list(home.rglob("*")) == []
+    run_trtdet(*arguments, env={**os.environ, "HOME": "/nonexistent/home"})
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", ">&-"])
+def test_a_closed_standard_stream_is_no_obstacle(small_bundle, pictures, tmp_path, closed):
+    table = write_rows(tmp_path / "in.csv", map(str, pictures[:2]))
+    output = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "trtdet", "score", "--engine", small_bundle, table, output]
+    line = shlex.join(map(str, command))
+    assert subprocess.run(["sh", "-c", f"{line} {closed}"], check=False).returncode == 0
+    assert len(read_rows(output)) == 3
+
+
+def test_a_full_disk_is_one_clear_line(small_bundle, pictures, tmp_path):
+    table = write_rows(tmp_path / "in.csv", map(str, pictures))
+    with Path("/dev/full").open("w") as full:
+        done = run_trtdet(
+            "score", "--engine", small_bundle, table, "-",
+            check=False, capture_output=False, stdout=full, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readme_names_every_command_and_option():
+    readme = (REPOSITORY / "README.md").read_text()
+    for name in COMMANDS:
+        assert f"`trtdet {name}" in readme
+        command = cli.get_command(click.Context(cli), name)
+        for parameter in command.params:
+            for option in (each for each in parameter.opts if each.startswith("--")):
+                assert re.search(rf"[` ]{option}\b", readme), f"{name} {option}"

@@ -84,9 +84,9 @@ def command(
             targets=parse_targets(target) if target else (),
         )
         bundle = build_bundle(request, on_stage=lambda line: click.echo(line, err=True))
+    click.echo(str(bundle.path))
     if not no_default:
         set_default(bundle.path)
-    click.echo(str(bundle.path))
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _stdout_for_the_path_alone() -> Iterator[None]:
     os.dup2(2, 1)
     try:
         yield
-        sys.stdout.flush()
     finally:
+        sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)

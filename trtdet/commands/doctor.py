@@ -45,13 +45,12 @@ def _row(name: str, text: str) -> None:
 
 
 def _build_status() -> str:
-    import importlib.util
+    """Import what building needs: only that shows whether it would work."""
+    import importlib
 
-    missing = [
-        name
-        for name in ("torch", "onnx", "onnxscript", "onnxsim", "safetensors")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        return f"no: {', '.join(missing)} not installed (pip install 'trtdet[build]')"
+    for name in ("torch", "onnx", "onnxscript", "onnxsim", "safetensors"):
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            return f"no: {name}: {error} (pip install 'trtdet[build]')"
     return "ready"

@@ -39,7 +39,8 @@ def command(bundle: str | None, as_json: bool) -> None:
     plans = sorted(path.name for path in opened.plans.glob("*.plan"))
     table.add_row("plans", "\n".join(plans) or "none: see `trtdet compile --help`")
     table.add_row("path", str(opened.path))
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    console.print(table, width=console.width if console.is_terminal else 200)
 
 
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
+
+from trtdet.errors import InputError
 
 EXIT_FAILED_ROWS = 3
 
@@ -64,6 +67,8 @@ def command(
     from trtdet.engine.store import find_bundle
     from trtdet.engine.table import open_table
 
+    if failed_logit is not None and not math.isfinite(failed_logit):
+        raise InputError(f"--failed-logit {failed_logit} is no finite number")
     check_output(output_csv, input_csv)
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
@@ -80,10 +85,12 @@ def command(
         for status in rejected:
             click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
         session, _drift = open_session(chosen, bundle, batch=batch or bundle.batch)
+        # A bar and rows on one terminal would overwrite each other.
+        shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
         with (
             closing(session),
             open_sink(output_csv, failed_logit) as sink,
-            _progress(table.row_count, lambda: sink.failures) as on_rows,
+            _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
         ):
             summary = score(
                 table.rows(),
@@ -106,9 +113,11 @@ def command(
 
 
 @contextmanager
-def _progress(total: int, failures: Callable[[], int]) -> Iterator[Callable[[int], None]]:
-    """A bar with rate, time left and failures, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
+def _progress(
+    total: int, failures: Callable[[], int], shown: bool
+) -> Iterator[Callable[[int], None]]:
+    """A bar with rate, time left and failures."""
+    if not shown:
         yield lambda _count: None
         return
     from rich.console import Console
