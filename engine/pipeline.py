@@ -159,7 +159,11 @@ class _Run:
         if not row.filename:
             raise ImageError("the row has no file name")
         data = read_image_file(self._resolve(row))
-        apply_geometry(self._geometry, decode_rgb(data, max_pixels=self._max_pixels), out)
+        rgb = decode_rgb(data, max_pixels=self._max_pixels)
+        try:
+            apply_geometry(self._geometry, rgb, out)
+        except MemoryError as error:
+            raise ImageError("not enough memory to bring it to the detector's size") from error
 
     def _next_ended(self) -> int:
         while True:

@@ -189,6 +189,16 @@ def test_rows_are_taken_from_the_table_only_as_slots_come_free(bundle, pictures)
     assert max(ahead) <= 4
 
 
+def test_too_little_memory_for_one_image_costs_its_row(bundle, pictures, monkeypatch):
+    def short(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "apply_geometry", short)
+    ((_, logit, reason),) = run(bundle, pictures[:1])
+    assert logit is None
+    assert "not enough memory" in reason
+
+
 def test_a_bug_in_a_decode_thread_is_raised_and_not_waited_for(bundle, pictures, monkeypatch):
     def broken(*_args, **_options):
         raise ZeroDivisionError("a bug")
