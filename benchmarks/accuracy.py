@@ -3,9 +3,9 @@
     python -m trtdet.benchmarks.accuracy labels.csv BUNDLE [BUNDLE ...] [--out results.json]
 
 `labels.csv` has the columns `filename,label` (1 synthetic, 0 real), and lies beside its images.
-Every image is scored by the command line itself. Where files have several formats, each format of
-synthetic files is also set against all real ones: nearly every real file is a JPEG, so a detector
-that reads nothing but the format would look good on the whole.
+Every image is scored by the command line itself. Where files have several formats, the format is a
+shortcut, so besides all files there is a group for each format of synthetic files against all real
+files, and one for the files of each format alone, where both classes have it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ def measure(labels_csv: Path, bundle: str) -> list[Group]:
     groups = [_group("all files", labels, scores)]
     if len(set(formats)) > 1:
         for suffix in sorted(set(formats[labels == 1])):
-            kept = (labels == 0) | (formats == suffix)
-            groups.append(_group(f"{suffix[1:]} synthetic", labels[kept], scores[kept]))
+            alike = formats == suffix
+            kept = (labels == 0) | alike
+            groups.append(_group(f"{suffix[1:]} synthetic, all real", labels[kept], scores[kept]))
+            if (labels[alike] == 0).any():
+                groups.append(_group(f"{suffix[1:]} alone", labels[alike], scores[alike]))
     return groups
 
 
