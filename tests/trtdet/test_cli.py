@@ -147,7 +147,8 @@ def test_inspect_shows_the_record(small_bundle):
     record = json.loads(run_trtdet("inspect", "--json", small_bundle).stdout)
     assert record == json.loads((small_bundle / "bundle.json").read_text())
     shown = run_trtdet("inspect", small_bundle).stdout
-    for text in ("tiny-ladeda", "fp32", "stretch to 256x256, Pillow bilinear"):
+    hashes = record["hashes"].values()
+    for text in ("tiny-ladeda", "fp32", "stretch to 256x256, Pillow bilinear", *hashes):
         assert text in shown
 
 

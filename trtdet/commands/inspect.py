@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
+
+PIPED_WIDTH = 200  # columns: a hash is not folded for who greps it
 
 
 @click.command()
@@ -39,8 +42,8 @@ def command(bundle: str | None, as_json: bool) -> None:
     plans = sorted(path.name for path in opened.plans.glob("*.plan"))
     table.add_row("plans", "\n".join(plans) or "none: see `trtdet compile --help`")
     table.add_row("path", str(opened.path))
-    console = Console(highlight=False, markup=False)
-    console.print(table, width=console.width if console.is_terminal else 200)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:
