@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import trtdet
-from trtdet.build.checkpoint import identify, load_into, load_state_dict
+from trtdet.build.checkpoint import Identity, identify, load_into, load_state_dict
 from trtdet.build.compile import compile_plan, write_plan
 from trtdet.build.detectors.registry import choose_variant, find_detector, is_released
 from trtdet.build.detectors.spec import DetectorSpec, Variant
@@ -80,47 +80,17 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     if request.name is not None:
         bundle_folder(request.name)  # refuses a name that is none, before any work
     on_stage(f"weights    {request.weights}")
-    tensors = load_state_dict(request.weights)
-    identity = identify(request.weights, tensors)
-    # A wrong file is told by its keys, which all variants share, before a variant is asked for.
-    load_into(spec.network(spec.variants[0]), tensors, source=request.weights)
-    variant = choose_variant(spec, request.variant, identity)
-    released = is_released(variant, identity)
-    network = spec.network(variant).eval()
-    load_into(network, tensors, source=request.weights)
-    name = request.name or _default_name(spec, variant)
+    weights = _load_weights(spec, request)
+    name = request.name or _default_name(spec, weights.variant)
     out = request.out or bundle_folder(name)
-    if out.exists() and not (out / RECORD).is_file():
+    if out.exists() and not (out / RECORD).is_file() and not _is_empty_folder(out):
         raise InputError(f"{out} exists and is not a bundle: choose another --out")
     with atomic_folder(out) as folder:
-        on_stage(f"reference  {spec.name} ({variant.name}) in torch, float32, on generated probes")
-        save_probes(_reference(network, spec), folder)
-        _write_graph(network, spec, folder, on_stage)
+        on_stage(f"reference  {spec.name} ({weights.variant.name}) in torch, on generated probes")
+        save_probes(_reference(weights.network, spec), folder)
+        _write_graph(weights.network, spec, folder, on_stage)
         _keep_plans(out, folder)
-        bundle = Bundle(
-            name=name,
-            detector=spec.name,
-            variant=variant.name,
-            title=spec.title,
-            paper=spec.paper,
-            repository=spec.repository,
-            licence=spec.licence,
-            trained_on=variant.trained_on if released else "unknown: not a released checkpoint",
-            note=spec.note,
-            precision="fp32",
-            geometry=spec.geometry,
-            normalization={
-                "mean": list(spec.normalization.mean),
-                "std": list(spec.normalization.std),
-            },
-            batch=request.batch,
-            tolerance=spec.tolerance,
-            checkpoint={"file": request.weights.name, "released": released, **asdict(identity)},
-            hashes={name: sha256_file(folder / name) for name in (GRAPH, PROBES)},
-            drift={},
-            tools=_tool_versions(),
-            path=folder,
-        )
+        bundle = _describe(spec, weights, request, name, folder)
         for target in request.targets:
             plan = compile_plan(
                 bundle.graph,
@@ -129,10 +99,66 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
                 on_progress=lambda line: on_stage(f"plan       {line}"),
             )
             write_plan(bundle.plans, plan)
-        drift = _compare(bundle, on_stage)
-        bundle = replace(bundle, drift=asdict(drift))
+        bundle = replace(bundle, drift=asdict(_compare(bundle, on_stage)))
         write_record(bundle, folder)
     return replace(bundle, path=out)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A checkpoint in its network, and what is known of it."""
+
+    network: nn.Module
+    variant: Variant
+    identity: Identity
+    released: bool
+
+
+def _load_weights(spec: DetectorSpec, request: BuildRequest) -> _Weights:
+    tensors = load_state_dict(request.weights)
+    identity = identify(request.weights, tensors)
+    # A wrong file is told by its keys, which all variants share, before a variant is asked for.
+    load_into(spec.network(spec.variants[0]), tensors, source=request.weights)
+    variant = choose_variant(spec, request.variant, identity)
+    network = spec.network(variant).eval()
+    load_into(network, tensors, source=request.weights)
+    return _Weights(network, variant, identity, is_released(variant, identity))
+
+
+def _describe(
+    spec: DetectorSpec, weights: _Weights, request: BuildRequest, name: str, folder: Path
+) -> Bundle:
+    """The bundle's record, but for the drift, which is measured through it."""
+    variant, normalization = weights.variant, spec.normalization
+    return Bundle(
+        name=name,
+        detector=spec.name,
+        variant=variant.name,
+        title=spec.title,
+        paper=spec.paper,
+        repository=spec.repository,
+        licence=spec.licence,
+        trained_on=variant.trained_on if weights.released else "unknown: not a released checkpoint",
+        note=spec.note,
+        precision="fp32",
+        geometry=spec.geometry,
+        normalization={"mean": list(normalization.mean), "std": list(normalization.std)},
+        batch=request.batch,
+        tolerance=spec.tolerance,
+        checkpoint={
+            "file": request.weights.name,
+            "released": weights.released,
+            **asdict(weights.identity),
+        },
+        hashes={file: sha256_file(folder / file) for file in (GRAPH, PROBES)},
+        drift={},
+        tools=_tool_versions(),
+        path=folder,
+    )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _keep_plans(old: Path, new: Path) -> None:
