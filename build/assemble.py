@@ -30,6 +30,7 @@ from trtdet.build.graph import EngineModule, export_graph, save_graph, simplify_
 from trtdet.build.probes import make_probes
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
+    BackendStatus,
     choose_backend,
     compile_graph,
     infer,
@@ -76,7 +77,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
     """
     spec = find_detector(request.model)
-    choose_backend("auto")  # without one, the comparison at the end could not be made
+    backend, _rejected = choose_backend("auto")  # what every comparison below runs on
     if request.name is not None:
         bundle_folder(request.name)  # refuses a name that is none, before any work
     on_stage(f"weights    {request.weights}")
@@ -88,7 +89,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     with atomic_folder(out) as folder:
         on_stage(f"reference  {spec.name} ({weights.variant.name}) in torch, on generated probes")
         save_probes(_reference(weights.network, spec), folder)
-        _write_graph(weights.network, spec, folder, on_stage)
+        _write_graph(weights.network, spec, backend, folder, on_stage)
         _keep_plans(out, folder)
         bundle = _describe(spec, weights, request, name, folder)
         for target in request.targets:
@@ -99,7 +100,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
                 on_progress=lambda line: on_stage(f"plan       {line}"),
             )
             write_plan(bundle.plans, plan)
-        bundle = replace(bundle, drift=asdict(_compare(bundle, on_stage)))
+        bundle = replace(bundle, drift=asdict(_compare(bundle, backend, on_stage)))
         write_record(bundle, folder)
     return replace(bundle, path=out)
 
@@ -185,7 +186,9 @@ def _reference(network: nn.Module, spec: DetectorSpec) -> Probes:
     return Probes(images, logits[:, 0].numpy())
 
 
-def _write_graph(network: nn.Module, spec: DetectorSpec, folder: Path, on_stage: OnStage) -> None:
+def _write_graph(
+    network: nn.Module, spec: DetectorSpec, backend: BackendStatus, folder: Path, on_stage: OnStage
+) -> None:
     """Fold, export, simplify; the graph's outputs before and after onnxsim must agree."""
     on_stage("export     ONNX, opset 18, uint8 NHWC in, float32 logit out")
     module = EngineModule(spec.simplify(copy.deepcopy(network)), spec.normalization)
@@ -194,7 +197,7 @@ def _write_graph(network: nn.Module, spec: DetectorSpec, folder: Path, on_stage:
     logits = []
     for graph in (exported, simplified):
         save_graph(graph, folder / GRAPH)
-        logits.append(_engine_logits(folder, spec))
+        logits.append(_engine_logits(folder, spec, backend))
     drift = measure_drift(logits[1], logits[0], "onnxsim")
     on_stage(
         f"simplify   {len(exported.graph.node)} nodes to {len(simplified.graph.node)}, "
@@ -203,16 +206,14 @@ def _write_graph(network: nn.Module, spec: DetectorSpec, folder: Path, on_stage:
     refuse_drift(drift, spec.tolerance, f"{spec.name}'s simplified graph")
 
 
-def _engine_logits(folder: Path, spec: DetectorSpec) -> NDArray[np.float32]:
-    backend, _rejected = choose_backend("auto")
+def _engine_logits(folder: Path, spec: DetectorSpec, backend: BackendStatus) -> NDArray[np.float32]:
     images = load_probes(folder).images
     session = compile_graph(backend, folder / GRAPH, spec.geometry, batch=len(images), slots=1)
     with closing(session):
         return infer(session, images)
 
 
-def _compare(bundle: Bundle, on_stage: OnStage) -> Drift:
-    backend, _rejected = choose_backend("auto")
+def _compare(bundle: Bundle, backend: BackendStatus, on_stage: OnStage) -> Drift:
     session, drift = open_session(backend, bundle, batch=bundle.batch)
     session.close()
     on_stage(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import click
 
@@ -63,7 +64,12 @@ def command(
       trtdet score input.csv output.csv
       trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
     """
-    from trtdet.engine.sink import check_output, open_sink
+    from trtdet.engine.backends import choose_backend, open_session
+    from trtdet.engine.bundle import open_bundle
+    from trtdet.engine.decode import DEFAULT_MAX_PIXELS
+    from trtdet.engine.machine import core_count
+    from trtdet.engine.pipeline import score
+    from trtdet.engine.sink import check_output, errors_path, open_sink
     from trtdet.engine.store import find_bundle
     from trtdet.engine.table import open_table
 
@@ -72,14 +78,6 @@ def command(
     check_output(output_csv, input_csv)
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
-        from contextlib import closing
-
-        from trtdet.engine.backends import choose_backend, open_session
-        from trtdet.engine.bundle import open_bundle
-        from trtdet.engine.decode import DEFAULT_MAX_PIXELS
-        from trtdet.engine.machine import core_count
-        from trtdet.engine.pipeline import score
-
         bundle = open_bundle(folder)
         chosen, rejected = choose_backend(backend)
         for status in rejected:
@@ -108,7 +106,7 @@ def command(
         err=True,
     )
     if summary.failures and output_csv != "-":
-        click.echo(f"the reasons are in {output_csv}.errors.csv", err=True)
+        click.echo(f"the reasons are in {errors_path(Path(output_csv))}", err=True)
     return EXIT_FAILED_ROWS if summary.failures else 0
 
 
