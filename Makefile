@@ -1,13 +1,19 @@
+# make demo    scoring alone, without torch: a dozen drawn images, and a page of their scores
 # make test    everything: environment, lint, types, tests
 # make check   lint and types alone
 # make clean   remove what the others made
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BASE := .venv/base
 INSTALLED := .venv/installed
 TYPED := .cache/typed
 
-.PHONY: test test-full check clean
+.PHONY: demo test test-full check clean
+
+demo: $(BASE)
+	$(BIN)/trtdet demo
 
 test: check
 	$(BIN)/pytest -n auto -m "not full"
@@ -22,13 +28,17 @@ check: $(INSTALLED)
 	$(BIN)/python setup.py -q build_py --build-lib $(TYPED)
 	MYPYPATH=$(TYPED) $(BIN)/mypy --package trtdet
 
-$(INSTALLED): setup.py pyproject.toml constraints.txt
+# What `pip install trtdet` brings.
+$(BASE): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "trtdet needs Python 3.10 or newer")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[build,tensorrt-rtx,test]'
+	$(PIP) --editable .
+	touch $@
+
+$(INSTALLED): $(BASE)
+	$(PIP) --editable '.[build,tensorrt-rtx,test]'
 	touch $@
 
 clean:
-	rm -rf .venv .setuptools .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv trtdet-demo .setuptools .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from trtdet.benchmarks.metrics import (
+from trtdet.benchmarks.record import describe_run
+from trtdet.calibration.labels import read_labels
+from trtdet.calibration.metrics import (
     Interval,
     Labels,
     Scores,
@@ -31,7 +33,6 @@ from trtdet.benchmarks.metrics import (
     roc_auc,
     with_interval,
 )
-from trtdet.benchmarks.record import describe_run
 
 METRICS = {
     "AUC": roc_auc,
@@ -72,10 +73,9 @@ def main() -> None:
 
 def measure(labels_csv: Path, bundle: str) -> list[Group]:
     """The groups of a labelled CSV under one bundle."""
-    with labels_csv.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    labels = np.array([int(row["label"]) for row in rows])
-    formats = np.array([Path(row["filename"]).suffix.lower() for row in rows])
+    images = read_labels(labels_csv)
+    labels = np.array([each.label for each in images])
+    formats = np.array([each.path.suffix.lower() for each in images])
     scores = _scores(labels_csv, bundle)
     groups = [_group("all files", labels, scores)]
     if len(set(formats)) > 1:

@@ -40,10 +40,14 @@ class EngineModule(nn.Module):
         self.register_buffer("std", _per_channel(normalization.std))
 
     def forward(self, image: Tensor) -> Tensor:
-        """The papers' ToTensor and Normalize, operation by operation, then the network."""
-        x = image.to(torch.float32).permute(0, 3, 1, 2) / 255.0  # [N, 3, H, W]
-        logit: Tensor = self.network((x - self.mean) / self.std)  # [N, 1]
+        """The normalised image through the network."""
+        logit: Tensor = self.network(self.normalize(image))  # [N, 1]
         return logit
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """The papers' ToTensor and Normalize, operation by operation: to float32 [N, 3, H, W]."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2) / 255.0
+        return (x - self.mean) / self.std
 
 
 def export_graph(module: EngineModule, height: int, width: int) -> onnx.ModelProto:

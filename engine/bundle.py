@@ -3,6 +3,7 @@
 bundle.json   what it is, how it sees an image, the hashes of what it was made from
 model.onnx    uint8 NHWC in, float32 logit out; it normalises by itself
 probes.npz    generated inputs with the float32 logits of the paper's network
+card.json     optional: what it was trained on, what it reaches, what it is not for
 plans/        compiled TensorRT plans, each under its key
 """
 
@@ -24,6 +25,7 @@ from trtdet.errors import BundleError
 SCHEMA = 1
 
 RECORD, GRAPH, PROBES, PLANS = "bundle.json", "model.onnx", "probes.npz", "plans"
+CARD = "card.json"
 INPUT_NAME, OUTPUT_NAME = "image", "logit"  # uint8 [batch, H, W, 3], float32 [batch, 1]
 
 
@@ -119,6 +121,8 @@ def open_bundle(folder: Path) -> Bundle:
         if not (bundle.batch >= 1 and bundle.tolerance >= 0.0):
             raise ValueError("batch or tolerance is out of range")
         expected = {name: str(bundle.hashes[name]) for name in (GRAPH, PROBES)}
+        if (folder / CARD).exists() or CARD in bundle.hashes:
+            expected[CARD] = str(bundle.hashes[CARD])
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / RECORD} is damaged ({error}): build it again") from error
     for name, sha256 in expected.items():
@@ -138,6 +142,14 @@ def load_probes(folder: Path) -> Probes:
     """Read `probes.npz`; no pickle is ever read."""
     with np.load(folder / PROBES, allow_pickle=False) as arrays:
         return Probes(images=arrays["images"], logits=arrays["logits"])
+
+
+def load_card(bundle: Bundle) -> dict[str, Any]:
+    """The bundle's card; empty where it has none."""
+    if CARD not in bundle.hashes:
+        return {}
+    card: dict[str, Any] = json.loads((bundle.path / CARD).read_text(encoding="utf-8"))
+    return card
 
 
 def measure_drift(

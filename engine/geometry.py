@@ -1,7 +1,8 @@
 """From a decoded image to the detector's input, equal to the paper's code byte for byte.
 
-Two geometries so far, both as torchvision applies them to a Pillow image: the centre crop with its
-zero padding, and the stretch (`Resize((h, w))`), which is Pillow's antialiased resize.
+The centre crop with its zero padding and the stretch (`Resize((h, w))`, Pillow's antialiased
+resize), both as torchvision applies them to a Pillow image; and the central square, resized, which
+is how the VIP Cup's protocol cuts its images.
 """
 
 from __future__ import annotations
@@ -49,20 +50,45 @@ class Stretch:
         return f"stretch to {self.height}x{self.width}, Pillow {self.filter}"
 
 
-Geometry = CenterCrop | Stretch
+@dataclass(frozen=True)
+class CenterSquare:
+    """The largest central square, resized to `height` x `width` by Pillow: nothing is distorted.
+
+    Lanczos, or bicubic where it has to be enlarged (github.com/grip-unina/vipcup2022,
+    random_operations.py). `height` and `width` are equal.
+    """
+
+    height: int
+    width: int
+    kind: Literal["center_square"] = "center_square"
+
+    def __str__(self) -> str:
+        return f"central square, resized to {self.height}x{self.width}, Pillow lanczos"
+
+
+Geometry = CenterCrop | Stretch | CenterSquare
 
 
 def apply_geometry(geometry: Geometry, rgb: Rgb, out: Rgb) -> None:
     """Write `rgb` (uint8 [h, w, 3]) through `geometry` into `out` (uint8 [height, width, 3])."""
     if isinstance(geometry, CenterCrop):
         _center_crop(rgb, out)
-    elif rgb.shape == out.shape:
-        out[:] = rgb  # Pillow, too, returns a copy when the size does not change
+    elif isinstance(geometry, Stretch):
+        _resize(rgb, out, geometry.filter)
     else:
-        resized = Image.fromarray(rgb).resize(
-            (geometry.width, geometry.height), _PILLOW_FILTERS[geometry.filter]
-        )
-        out[:] = np.asarray(resized)
+        side = min(rgb.shape[:2])
+        top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
+        square = rgb[top : top + side, left : left + side]
+        _resize(square, out, "lanczos" if side > geometry.height else "bicubic")
+
+
+def _resize(rgb: Rgb, out: Rgb, resampling: str) -> None:
+    if rgb.shape == out.shape:
+        out[:] = rgb  # Pillow, too, returns a copy when the size does not change
+        return
+    height, width = out.shape[:2]
+    resized = Image.fromarray(rgb).resize((width, height), _PILLOW_FILTERS[resampling])
+    out[:] = np.asarray(resized)
 
 
 def _center_crop(rgb: Rgb, out: Rgb) -> None:
@@ -92,9 +118,10 @@ def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
 
 def geometry_from_json(record: dict[str, Any]) -> Geometry:
     """The inverse of `geometry_to_json`. Raises BundleError for an unknown kind."""
-    kinds: dict[str, type[CenterCrop] | type[Stretch]] = {
+    kinds: dict[str, type[CenterCrop] | type[Stretch] | type[CenterSquare]] = {
         "center_crop": CenterCrop,
         "stretch": Stretch,
+        "center_square": CenterSquare,
     }
     try:
         geometry = kinds[record["kind"]](**record)
@@ -102,6 +129,8 @@ def geometry_from_json(record: dict[str, Any]) -> Geometry:
             raise ValueError("a side is below 1")
         if isinstance(geometry, Stretch):
             _PILLOW_FILTERS[geometry.filter]
+        if isinstance(geometry, CenterSquare) and geometry.height != geometry.width:
+            raise ValueError("a square has equal sides")
         return geometry
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

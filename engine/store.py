@@ -3,6 +3,8 @@
 $TRTDET_HOME (else $XDG_DATA_HOME/trtdet, else ~/.local/share/trtdet)
   bundles/<name>/   one bundle each
   default           the name, or the absolute path, of the bundle that `trtdet score` takes
+
+Until there is a default, `trtdet score` takes the starter: a bundle that lies in the package.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ import os
 import re
 from pathlib import Path
 
+import trtdet
 from trtdet.engine.atomic import atomic_text
 from trtdet.engine.bundle import RECORD
 from trtdet.errors import BundleError, InputError
+
+STARTER = "starter"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -34,6 +39,11 @@ def bundle_folder(name: str) -> Path:
     return store_folder() / "bundles" / name
 
 
+def starter_bundle() -> Path:
+    """The folder of the bundle that comes with the package."""
+    return Path(trtdet.__file__).parent / STARTER
+
+
 def stored_bundles() -> list[str]:
     """The names of the bundles in the store."""
     return sorted(path.parent.name for path in (store_folder() / "bundles").glob(f"[!.]*/{RECORD}"))
@@ -42,10 +52,14 @@ def stored_bundles() -> list[str]:
 def find_bundle(engine: str | None) -> Path:
     """The folder of the bundle that `engine` means: a name in the store, a folder, or the default.
 
+    `starter` is the package's own; a folder of that name is `./starter`.
+
     Raises BundleError with the next command when there is none.
     """
     if engine is None:
         return default_bundle()
+    if engine == STARTER:
+        return starter_bundle()
     if _NAME.fullmatch(engine) and (bundle_folder(engine) / RECORD).is_file():
         return bundle_folder(engine)
     if (Path(engine) / RECORD).is_file():
@@ -54,26 +68,22 @@ def find_bundle(engine: str | None) -> Path:
         raise BundleError(
             f"{engine} is not a bundle (it has no {RECORD}): see `trtdet build --help`"
         )
-    names = stored_bundles()
+    names = [*stored_bundles(), STARTER]
     close = difflib.get_close_matches(engine, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    listed = f"the store has {', '.join(names)}" if names else "the store is empty"
     raise BundleError(
-        f"no engine '{engine}': {listed}.{hint} "
+        f"no engine '{engine}': there is {', '.join(names)}.{hint} "
         "Make one with `trtdet build --model NAME --weights FILE`"
     )
 
 
 def default_bundle() -> Path:
-    """The folder of the store's default bundle."""
+    """The folder of the store's default bundle; the starter while none was chosen."""
     try:
         text = (store_folder() / "default").read_text(encoding="utf-8", errors="surrogateescape")
         name = text.removesuffix("\n")
     except FileNotFoundError:
-        raise BundleError(
-            "the store has no engine yet: make one with `trtdet build --model NAME --weights FILE` "
-            "(`trtdet models` lists the names), or pass --engine"
-        ) from None
+        return starter_bundle()
     folder = store_folder() / "bundles" / name  # an absolute `name` stands for itself
     if not (folder / RECORD).is_file():
         raise BundleError(

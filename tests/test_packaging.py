@@ -71,7 +71,14 @@ def test_the_wheel_owns_one_name_and_is_typed(wheel: Path):
     assert {name.split("/")[0] for name in names} - {"trtdet"} == {
         next(name for name in names if ".dist-info/" in name).split("/")[0]
     }
-    for expected in ("py.typed", "cli.py", "engine/pipeline.py", "build/detectors/npr.py"):
+    for expected in (
+        "py.typed",
+        "cli.py",
+        "engine/pipeline.py",
+        "build/detectors/npr.py",
+        "starter/model.onnx",
+        "starter/card.json",
+    ):
         assert f"trtdet/{expected}" in names
     assert any(name.endswith("LICENSE") for name in names)
 
@@ -125,5 +132,10 @@ def test_the_runtime_on_other_interpreters(wheel, tmp_path, small_bundle, pictur
     sh(python.parent / "trtdet", "score", "--engine", small_bundle, table, outputs[1], cwd="/")
     scores = [np.array([float(row[1]) for row in read_rows(path)[1:]]) for path in outputs]
     assert len(scores[0]) == len(pictures)
+    # The starter needs nothing but the wheel.
+    sh(python.parent / "trtdet", "score", table, tmp_path / "starter.csv", cwd="/")
+    assert len(read_rows(tmp_path / "starter.csv")) == len(pictures) + 1
+    page = sh(python.parent / "trtdet", "demo", cwd=tmp_path).strip()
+    assert Path(page) == tmp_path / "trtdet-demo/index.html"
     # Another Pillow may have another codec, so the bits are not compared.
     assert np.allclose(scores[0], scores[1], rtol=1e-4, atol=1e-4)

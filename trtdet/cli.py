@@ -21,7 +21,9 @@ from trtdet.errors import TrtdetError
 # command: its module's one-line help. Kept here so that `trtdet --help` imports no command.
 COMMANDS = {
     "score": "Score the images of a CSV.",
+    "demo": "Score a dozen drawn images, and show the scores on a page.",
     "build": "Turn a checkpoint into a bundle that scores.",
+    "train": "Train a detector on labelled images.",
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
     "inspect": "Show what a bundle is.",
@@ -54,8 +56,8 @@ def cli() -> None:
 
     \b
     Example:
-      trtdet build --model ferretnet-s --weights ferretnet-s-median-3.pth
       trtdet score input.csv output.csv
+      trtdet build --model ferretnet-s --weights ferretnet-s-median-3.pth
     """
 
 

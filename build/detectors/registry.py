@@ -40,9 +40,7 @@ def choose_variant(spec: DetectorSpec, requested: str | None, weights: Identity)
     take the requested variant, or the first where all variants have the same network.
     Raises InputError where only the user can know, and where --variant contradicts the tensors.
     """
-    names = [variant.name for variant in spec.variants]
-    if requested is not None and requested not in names:
-        raise InputError(_unknown(f"variant of {spec.name}", requested, names))
+    named = _named(spec, requested)
     for variant in spec.variants:
         if is_released(variant, weights):
             if requested not in (None, variant.name):
@@ -51,14 +49,39 @@ def choose_variant(spec: DetectorSpec, requested: str | None, weights: Identity)
                     f"({variant.file}): --variant {requested} contradicts them, leave it out"
                 )
             return variant
-    if requested is not None:
-        return spec.variants[names.index(requested)]
-    if len({variant.front_end for variant in spec.variants}) > 1:
+    if named is None:
         raise InputError(
             f"these are no released weights of {spec.name}, and its variants differ in what they "
-            f"compute: say which these were trained as, --variant {'|'.join(names)}"
+            f"compute: say which these were trained as, --variant {_names(spec)}"
         )
-    return spec.variants[0]
+    return named
+
+
+def find_variant(spec: DetectorSpec, requested: str | None) -> Variant:
+    """The variant whose network to train. Raises InputError where only the user can know."""
+    named = _named(spec, requested)
+    if named is None:
+        raise InputError(
+            f"the variants of {spec.name} differ in what they compute: say which to train, "
+            f"--variant {_names(spec)}"
+        )
+    return named
+
+
+def _named(spec: DetectorSpec, requested: str | None) -> Variant | None:
+    """The requested variant; unasked, the first where all have the same network, else None."""
+    if requested is None:
+        alike = len({variant.front_end for variant in spec.variants}) == 1
+        return spec.variants[0] if alike else None
+    for variant in spec.variants:
+        if variant.name == requested:
+            return variant
+    names = [variant.name for variant in spec.variants]
+    raise InputError(_unknown(f"variant of {spec.name}", requested, names))
+
+
+def _names(spec: DetectorSpec) -> str:
+    return "|".join(variant.name for variant in spec.variants)
 
 
 def is_released(variant: Variant, weights: Identity) -> bool:

@@ -5,14 +5,14 @@ Weights and preprocessing stand in one record, so that neither can be forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtdet.engine.geometry import Geometry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ CLIP = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613025
 
 @dataclass(frozen=True)
 class Variant:
-    """One released checkpoint of a detector."""
+    """One checkpoint of a detector; without a file, a network that is there to be trained."""
 
     name: str
-    file: str  # the file's name where it was released
-    url: str  # where a person finds it
-    git_blob: str  # sha1 of the git blob: pins the file's bytes
     trained_on: str
+    file: str = ""  # the file's name where it was released
+    url: str = ""  # where a person finds it
+    git_blob: str | None = None  # sha1 of the git blob: pins the file's bytes
     fingerprint: str | None = None  # `checkpoint.fingerprint` of its tensors, when known
     front_end: str = ""  # what the network computes that the tensors do not tell
 
@@ -54,5 +54,7 @@ class DetectorSpec:
     variants: tuple[Variant, ...]
     network: Callable[[Variant], nn.Module]  # float32 [N, 3, H, W] normalised -> float32 [N, 1]
     simplify: Callable[[nn.Module], nn.Module]  # the same function with fewer operations
+    # Called once before a training, with batches of pieces: float32 [N, 3, H, W], normalised.
+    initialize: Callable[[nn.Module, Iterable[Tensor]], None] | None = None
     tolerance: float = 1e-4  # a drift up to tolerance * (1 + |logit|) is rounding
     note: str = ""

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from trtdet.engine.geometry import (
     CenterCrop,
+    CenterSquare,
     Stretch,
     apply_geometry,
     geometry_from_json,
@@ -70,12 +71,34 @@ def test_stretch_equals_pillow(h, w, height, width, name):
     assert np.array_equal(run(Stretch(height, width, name), rgb), np.asarray(pillow))
 
 
-@pytest.mark.parametrize("geometry", [CenterCrop(256, 224), Stretch(256, 256, "bicubic")])
+@given(SIDES, SIDES, SIDES)
+@settings(max_examples=300, deadline=None)
+def test_center_square_is_the_cups_crop_from_the_middle(h, w, side):
+    rgb = noise(h, w)
+    cut = min(h, w)
+    top, left = (h - cut) // 2, (w - cut) // 2
+    name = "LANCZOS" if cut > side else "BICUBIC"
+    square = Image.fromarray(rgb).crop((left, top, left + cut, top + cut))
+    expected = square.resize((side, side), Image.Resampling[name])
+    assert np.array_equal(run(CenterSquare(side, side), rgb), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    "geometry", [CenterCrop(256, 224), Stretch(256, 256, "bicubic"), CenterSquare(200, 200)]
+)
 def test_the_record_reads_back(geometry):
     assert geometry_from_json(geometry_to_json(geometry)) == geometry
 
 
-@pytest.mark.parametrize("record", [{}, {"kind": "spiral"}, {"kind": "stretch", "side": 3}])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"kind": "spiral"},
+        {"kind": "stretch", "side": 3},
+        {"kind": "center_square", "height": 3, "width": 4},
+    ],
+)
 def test_an_unknown_record_is_refused(record):
     with pytest.raises(BundleError, match="update trtdet"):
         geometry_from_json(record)

@@ -63,7 +63,10 @@ def command(
       trtdet build --model ferretnet-s --weights ferretnet-s-median-3.pth
       trtdet build --model npr --weights NPR.pth --target sm_86,sm_120
     """
-    from trtdet.engine.store import set_default
+    from trtdet.engine.store import STARTER, set_default
+
+    if name == STARTER:
+        raise InputError(f"--name {STARTER} is the package's own bundle: choose another name")
 
     with _stdout_for_the_path_alone():
         try:

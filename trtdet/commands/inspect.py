@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
 import click
 
+INTERVALS = ("AUC", "balanced accuracy")  # entries of a card: value, then its 95 % interval
 PIPED_WIDTH = 200  # columns: a hash is not folded for who greps it
 
 
 @click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print bundle.json as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record and the card as JSON.")
 def command(bundle: str | None, as_json: bool) -> None:
     """Show the record of BUNDLE: a name in the store, a folder, or the default engine.
 
     \b
     Example:
-      trtdet inspect ferretnet-s
-      trtdet inspect --json ferretnet-s
+      trtdet inspect starter
+      trtdet inspect --json starter
     """
     import json
 
-    from trtdet.engine.bundle import open_bundle
+    from trtdet.engine.bundle import load_card, open_bundle
     from trtdet.engine.store import find_bundle
 
     opened = open_bundle(find_bundle(bundle))
     if as_json:
-        click.echo(json.dumps(opened.to_json(), indent=2, ensure_ascii=False))
+        card = load_card(opened)
+        record = {**opened.to_json(), **({"card": card} if card else {})}
+        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
@@ -42,6 +46,8 @@ def command(bundle: str | None, as_json: bool) -> None:
     plans = sorted(path.name for path in opened.plans.glob("*.plan"))
     table.add_row("plans", "\n".join(plans) or "none: see `trtdet compile --help`")
     table.add_row("path", str(opened.path))
+    for name, text in _lines("card", load_card(opened)):
+        table.add_row(name, text)
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     Console(highlight=False, markup=False, width=width).print(table)
 
@@ -49,5 +55,9 @@ def command(bundle: str | None, as_json: bool) -> None:
 def _lines(key: str, value: Any) -> list[tuple[str, str]]:
     """A record's entry as rows: one for a plain value, one for each entry of a nested one."""
     if isinstance(value, dict):
-        return [(f"{key}: {inner}", str(part)) for inner, part in value.items()]
+        parts = [_lines(f"{key}: {inner}", part) for inner, part in value.items()]
+        return list(itertools.chain.from_iterable(parts))
+    if isinstance(value, list) and key.endswith(INTERVALS):
+        middle, low, high = value
+        return [(key, f"{middle} [{low}, {high}]")]
     return [(key, str(value))] if value != "" else []

@@ -48,7 +48,8 @@ def command(as_json: bool) -> None:
                 click.echo(f"  {key:<8} {value}")
         for variant in spec.variants:
             click.echo(f"  {'weights':<8} {variant.name}: trained on {variant.trained_on}")
-            click.echo(f"  {'':<8} {variant.url}")
+            if variant.url:
+                click.echo(f"  {'':<8} {variant.url}")
         click.echo()
 
 

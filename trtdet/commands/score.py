@@ -18,7 +18,11 @@ EXIT_FAILED_ROWS = 3
 @click.command()
 @click.argument("input_csv", metavar="INPUT.CSV")
 @click.argument("output_csv", metavar="OUTPUT.CSV")
-@click.option("--engine", metavar="NAME_OR_PATH", help="A bundle; the store's default otherwise.")
+@click.option(
+    "--engine",
+    metavar="NAME_OR_PATH",
+    help="A bundle [the store's default, else the starter in the package].",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "openvino"]),
@@ -70,7 +74,7 @@ def command(
     from trtdet.engine.machine import core_count
     from trtdet.engine.pipeline import score
     from trtdet.engine.sink import check_output, errors_path, open_sink
-    from trtdet.engine.store import find_bundle
+    from trtdet.engine.store import find_bundle, starter_bundle
     from trtdet.engine.table import open_table
 
     if failed_logit is not None and not math.isfinite(failed_logit):
@@ -79,6 +83,10 @@ def command(
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
         bundle = open_bundle(folder)
+        if engine is None and folder == starter_bundle():
+            click.echo(
+                "no engine was chosen: the starter scores (`trtdet inspect starter`)", err=True
+            )
         chosen, rejected = choose_backend(backend)
         for status in rejected:
             click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
@@ -100,9 +108,10 @@ def command(
                 max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
                 on_rows=on_rows,
             )
+    which = bundle.name + (" that comes with trtdet" if folder == starter_bundle() else "")
     click.echo(
         f"{summary.rows} rows in {summary.seconds:.1f} s ({summary.images_per_s:.0f} images/s), "
-        f"{summary.failures} failed; engine {bundle.name} ({bundle.precision}) on {session.name}",
+        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {session.name}",
         err=True,
     )
     if summary.failures and output_csv != "-":

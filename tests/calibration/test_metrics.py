@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtdet.benchmarks.metrics import (
+from trtdet.calibration.metrics import (
     average_precision,
     balanced_accuracy,
     roc_auc,
