@@ -65,6 +65,8 @@ PERTURBATIONS: dict[str, Callable[[Rgb], Rgb]] = {
     "resized to 150 %": lambda rgb: _resized(rgb, 1.5),
 }
 
+AIM = 0.65  # AUC on unseen sources
+
 SMALLEST_GROUP = 10  # synthetic files of a generator that get a line of their own
 
 
@@ -230,6 +232,7 @@ def _card(report: dict[str, Any]) -> dict[str, Any]:
         "into three folds, and each fold is scored by a network that was neither trained nor "
         "chosen on it. The kind of network and its training were chosen by both numbers, which "
         "therefore flatter a little. 95 % intervals by bootstrap over images.",
+        "limits": _limits(report),
         "not for": "Do not use it to accuse anyone, to decide what is published or removed, or as "
         "the only sign that an image is synthetic. It errs often on sources that it has not seen, "
         "on real portraits above all; it knows little of inpainting, where most of the image is "
@@ -237,6 +240,21 @@ def _card(report: dict[str, Any]) -> dict[str, Any]:
         "made": date.today().isoformat(),
         "results": report,
     }
+
+
+def _limits(report: dict[str, Any]) -> str:
+    """What the two yardsticks say, in words, next to the best released detector."""
+    mean = report["unseen sources"]["mean AUC"][0]
+    text = f"On sources that it has not seen its mean AUC is {mean:.3f}"
+    text += "" if mean >= AIM else f", under the {AIM} that was aimed at"
+    released = {
+        name: found["unseen sources"]["mean AUC"][0]
+        for name, found in report["released detectors, same images"].items()
+    }
+    if released:
+        best = max(released, key=lambda name: released[name])
+        text += f"; {best}, which was trained on other data, has {released[best]:.3f} there"
+    return text + "."
 
 
 def _unseen(parts: Sequence[Part]) -> dict[str, Any]:
