@@ -243,8 +243,9 @@ class _Run:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_bytes(path) as file:
-            torch.save(content, file)
+        # On another thread: a Ctrl-C inside torch.save would come out as an error of its archive.
+        with atomic_bytes(path) as file, ThreadPoolExecutor(1) as writer:
+            writer.submit(torch.save, content, file).result()
 
     def restore(self, path: Path, key: str) -> None:
         """Take up what `save` wrote."""

@@ -104,17 +104,22 @@ def command(
         f"{spec.name}: {len(training)} images to learn from, {len(validation)} to validate",
         err=True,
     )
-    with _progress(options.epochs) as listener:
-        trained = train(
-            spec,
-            chosen,
-            training,
-            validation,
-            options,
-            listener=listener,
-            state=state,
-            device=_device(device),
-        )
+    try:
+        with _progress(options.epochs) as listener:
+            trained = train(
+                spec,
+                chosen,
+                training,
+                validation,
+                options,
+                listener=listener,
+                state=state,
+                device=_device(device),
+            )
+    except KeyboardInterrupt:
+        if state.exists():
+            click.echo("the finished epochs are saved: go on with --resume", err=True)
+        raise
     write_weights(trained, spec, chosen, options, out)
     state.unlink()
     click.echo(
