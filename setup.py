@@ -49,6 +49,7 @@ setup(
             "onnxscript>=0.5",
             "onnxsim>=0.6",
             "safetensors>=0.4",
+            'tomli>=2; python_version < "3.11"',
         ],
         "tensorrt": ["tensorrt>=10.3"],
         "tensorrt-rtx": ["tensorrt-rtx>=1.4"],

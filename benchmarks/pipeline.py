@@ -24,12 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
-from threading import local
 
 import numpy as np
 
 from trtdet.benchmarks.record import describe_run
-from trtdet.engine.backends import Session, choose_backend, open_session
+from trtdet.engine.backends import Session, choose_backend, fill, open_session
 from trtdet.engine.bundle import Bundle, load_probes, open_bundle
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.geometry import apply_geometry
@@ -109,14 +108,10 @@ def measure_rates(table: Path, engine: str, rounds: int) -> Rates:
 def time_decode(paths: list[Path], bundle: Bundle) -> float:
     """Seconds to read, decode and shape every image, on all cores."""
     quiet_decoders()
-    kept = local()
-    geometry = bundle.geometry
 
     def load(path: Path) -> None:
-        if not hasattr(kept, "out"):
-            kept.out = np.empty((geometry.height, geometry.width, 3), np.uint8)
         rgb = decode_rgb(read_image_file(path), max_pixels=DEFAULT_MAX_PIXELS)
-        apply_geometry(geometry, rgb, kept.out)
+        np.array(apply_geometry(bundle.geometry, rgb))  # and into its place
 
     start = time.perf_counter()
     with ThreadPoolExecutor(core_count()) as pool:
@@ -128,7 +123,7 @@ def time_inference(session: Session, bundle: Bundle, count: int) -> float:
     """Seconds to run `count` images through a session whose inputs lie in place."""
     probes = load_probes(bundle.path).images
     for slot in range(session.slots):
-        session.images(slot)[:] = probes[slot % len(probes)]
+        fill(session, slot, [probes[slot % len(probes)][None]] * session.batch)
     done: SimpleQueue[int] = SimpleQueue()
     session.on_done = done.put
     batches = -(-count // session.batch)

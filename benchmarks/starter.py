@@ -170,7 +170,7 @@ def train_and_build(images: Sequence[LabelledImage], out: Path) -> Bundle:
         )
         write_weights(trained, spec, variant, SETTINGS, weights)
         state.unlink()
-    request = BuildRequest(model=MODEL, weights=weights, name=STARTER, out=out)
+    request = BuildRequest(model=MODEL, weights=(weights,), name=STARTER, out=out)
     return build_bundle(request, on_stage=lambda _line: None)
 
 
@@ -200,7 +200,7 @@ def score(bundle: Bundle, pixels: Rgb) -> Scores:
     backend, _rejected = choose_backend("auto")
     session, _drift = open_session(backend, bundle, batch=bundle.batch, slots=1)
     with closing(session):
-        return infer(session, pixels).astype(np.float64)
+        return infer(session, [image[None] for image in pixels])[:, 0].astype(np.float64)
 
 
 def ship(bundle: Bundle, report: dict[str, Any]) -> None:
@@ -310,18 +310,18 @@ def _compared(
 
 def _pixels(bundle: Bundle, images: Sequence[LabelledImage]) -> Rgb:
     """The images as the network sees them, uint8 [N, H, W, 3]."""
-    geometry = bundle.geometry
-    pixels = np.empty((len(images), geometry.height, geometry.width, 3), np.uint8)
+    pixels = np.empty((len(images), *bundle.geometry.fixed_size, 3), np.uint8)
     for image, out in zip(images, pixels, strict=True):
         data = read_image_file(image.path)
-        apply_geometry(geometry, decode_rgb(data, max_pixels=DEFAULT_MAX_PIXELS), out)
+        rgb = decode_rgb(data, max_pixels=DEFAULT_MAX_PIXELS)
+        out[:] = apply_geometry(bundle.geometry, rgb)[0]
     return pixels
 
 
 def _perturbed(bundle: Bundle, pixels: Rgb, change: Callable[[Rgb], Rgb]) -> Rgb:
     changed = np.empty_like(pixels)
     for rgb, out in zip(pixels, changed, strict=True):
-        apply_geometry(bundle.geometry, change(rgb), out)
+        out[:] = apply_geometry(bundle.geometry, change(rgb))[0]
     return changed
 
 

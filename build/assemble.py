@@ -6,27 +6,42 @@ whatever stops the build before that leaves what was there.
 
 from __future__ import annotations
 
-import copy
-import json
-import platform
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import trtdet
-from trtdet.build.checkpoint import Identity, identify, load_into, load_state_dict
-from trtdet.build.compile import compile_plan, write_plan
-from trtdet.build.detectors.registry import choose_variant, find_detector, is_released
-from trtdet.build.detectors.spec import DetectorSpec, Variant
-from trtdet.build.graph import EngineModule, export_graph, save_graph, simplify_graph
+from trtdet.build.detectors.spec import DetectorSpec
+from trtdet.build.graph import (
+    EngineModule,
+    export_graph,
+    export_tiles,
+    save_graph,
+    simplify_graph,
+)
+from trtdet.build.inputs import Inputs, choose_inputs
+from trtdet.build.load import (
+    Fetch,
+    Loaded,
+    find_detectors,
+    find_files,
+    load_detectors,
+    split_variants,
+)
+from trtdet.build.placing import (
+    OnStage,
+    compile_plans,
+    keep_plans,
+    tool_versions,
+    write_compared,
+)
+from trtdet.build.pooled import Pooled, TileModule, pooled_channels
 from trtdet.build.probes import make_probes
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
@@ -34,40 +49,40 @@ from trtdet.engine.backends import (
     choose_backend,
     compile_graph,
     infer,
-    open_session,
     refuse_drift,
 )
 from trtdet.engine.bundle import (
     GRAPH,
-    PLANS,
     PROBES,
-    RECORD,
     Bundle,
-    Drift,
     Probes,
     load_probes,
     measure_drift,
     save_probes,
-    write_record,
 )
+from trtdet.engine.decision import AS_IT_IS, Decision
 from trtdet.engine.digest import sha256_file
-from trtdet.engine.store import bundle_folder
+from trtdet.engine.store import bundle_folder, check_place
 from trtdet.errors import InputError
-
-OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """What the user asked for."""
 
-    model: str
-    weights: Path
-    variant: str | None = None  # None: recognised from the weights
+    model: str  # or several, separated by commas
+    weights: tuple[Path, ...] = ()  # one per model; none: the released ones, fetched
+    variant: str | None = None  # separated by commas, too; None: recognised from the weights
+    backbone: Path | None = None  # CLIP's file, for detectors on its tower; None: fetched
+    geometry: str | None = None  # None: the detector's first
+    ten_crop: bool = False  # in place of the centre crop
+    platt: Decision = AS_IT_IS
+    tile: int | None = None  # pixels, at native resolution; None: the detector's
     name: str | None = None  # None: the model's, with its variant where there are several
     out: Path | None = None  # the bundle's folder; None: in the store, under its name
     batch: int = 1
     targets: tuple[str, ...] = ()  # compute capabilities to compile TensorRT-RTX plans for
+    fetch: Fetch | None = None  # a released file, from the store or the network
 
 
 def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
@@ -76,157 +91,167 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     Raises InputError (unknown detector, a folder in the way), CheckpointError (wrong weights),
     DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
     """
-    spec = find_detector(request.model)
+    specs = find_detectors(request.model)
+    variants = split_variants(specs, request.variant)
+    inputs = _choose_inputs(specs, request)
     backend, _rejected = choose_backend("auto")  # what every comparison below runs on
     if request.name is not None:
         bundle_folder(request.name)  # refuses a name that is none, before any work
-    on_stage(f"weights    {request.weights}")
-    weights = _load_weights(spec, request)
-    name = request.name or _default_name(spec, weights.variant)
+    if request.out is not None:
+        check_place(request.out)
+    weights, backbone = find_files(
+        specs, variants, request.weights, request.backbone, request.fetch
+    )
+    on_stage(f"weights    {', '.join(map(str, weights))}")
+    loaded = load_detectors(specs, weights, variants, backbone)
+    if loaded.tower is not None and not loaded.tower.released:
+        on_stage(
+            f"backbone   {loaded.tower.name} is no released file that is known: taken for a tower "
+            "with QuickGELU, as OpenAI's"
+        )
+    name = request.name or _default_name(loaded, inputs)
     out = request.out or bundle_folder(name)
-    if out.exists() and not (out / RECORD).is_file() and not _is_empty_folder(out):
-        raise InputError(f"{out} exists and is not a bundle: choose another --out")
+    check_place(out)
     with atomic_folder(out) as folder:
-        on_stage(f"reference  {spec.name} ({weights.variant.name}) in torch, on generated probes")
-        save_probes(_reference(weights.network, spec), folder)
-        _write_graph(weights.network, spec, backend, folder, on_stage)
-        _keep_plans(out, folder)
-        bundle = _describe(spec, weights, request, name, folder)
-        for target in request.targets:
-            plan = compile_plan(
-                bundle.graph,
-                target=target,
-                batch=bundle.batch,
-                on_progress=lambda line: on_stage(f"plan       {line}"),
-            )
-            write_plan(bundle.plans, plan)
-        bundle = replace(bundle, drift=asdict(_compare(bundle, backend, on_stage)))
-        write_record(bundle, folder)
+        which = ", ".join(f"{part.spec.name} ({part.variant.name})" for part in loaded.parts)
+        on_stage(f"reference  {which} in torch, on generated probes")
+        save_probes(_reference(loaded.network, inputs), folder)
+        network, inputs = _fold(loaded, inputs)
+        _write_graph(network, inputs, backend, folder, on_stage)
+        keep_plans(out, folder)
+        bundle = _describe(loaded, inputs, request, name, folder)
+        compile_plans(bundle, request.targets, on_stage)
+        bundle = write_compared(bundle, backend, "torch", on_stage)
     return replace(bundle, path=out)
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """A checkpoint in its network, and what is known of it."""
-
-    network: nn.Module
-    variant: Variant
-    identity: Identity
-    released: bool
-
-
-def _load_weights(spec: DetectorSpec, request: BuildRequest) -> _Weights:
-    tensors = load_state_dict(request.weights)
-    identity = identify(request.weights, tensors)
-    # A wrong file is told by its keys, which all variants share, before a variant is asked for.
-    load_into(spec.network(spec.variants[0]), tensors, source=request.weights)
-    variant = choose_variant(spec, request.variant, identity)
-    network = spec.network(variant).eval()
-    load_into(network, tensors, source=request.weights)
-    return _Weights(network, variant, identity, is_released(variant, identity))
+def _choose_inputs(specs: list[DetectorSpec], request: BuildRequest) -> Inputs:
+    """What the user asked for. Raises InputError where that cannot be, before any work."""
+    inputs = choose_inputs(specs, request.geometry, request.ten_crop, request.tile)
+    if len(specs) > 1 and request.platt != AS_IT_IS:
+        raise InputError("--platt calibrates one logit: build each detector by itself for it")
+    if inputs.tiling is None:
+        return inputs
+    if request.batch != 1:
+        raise InputError("at native resolution images go through one at a time: leave --batch out")
+    if request.targets:
+        raise InputError("no plan takes images of any size yet: leave --target out")
+    return inputs
 
 
 def _describe(
-    spec: DetectorSpec, weights: _Weights, request: BuildRequest, name: str, folder: Path
+    loaded: Loaded, inputs: Inputs, request: BuildRequest, name: str, folder: Path
 ) -> Bundle:
     """The bundle's record, but for the drift, which is measured through it."""
-    variant, normalization = weights.variant, spec.normalization
+    parts, normalization = loaded.parts, inputs.normalization
+    specs = [part.spec for part in parts]
     return Bundle(
         name=name,
-        detector=spec.name,
-        variant=variant.name,
-        title=spec.title,
-        paper=spec.paper,
-        repository=spec.repository,
-        licence=spec.licence,
-        trained_on=variant.trained_on if weights.released else "unknown: not a released checkpoint",
-        note=spec.note,
+        detector=",".join(spec.name for spec in specs),
+        variant=",".join(part.variant.name for part in parts),
+        title=_joined(spec.title for spec in specs),
+        paper=_joined(spec.paper for spec in specs),
+        repository=_joined(spec.repository for spec in specs),
+        licence=_joined(spec.licence for spec in specs),
+        trained_on=_joined(
+            part.variant.trained_on if part.released else "unknown: not a released checkpoint"
+            for part in parts
+        ),
+        note=_joined(spec.note for spec in specs),
         precision="fp32",
-        geometry=spec.geometry,
+        geometry=inputs.geometry,
         normalization={"mean": list(normalization.mean), "std": list(normalization.std)},
         batch=request.batch,
-        tolerance=spec.tolerance,
-        checkpoint={
-            "file": request.weights.name,
-            "released": weights.released,
-            **asdict(weights.identity),
-        },
+        tolerance=inputs.tolerance,
+        checkpoint=_checkpoints(loaded),
         hashes={file: sha256_file(folder / file) for file in (GRAPH, PROBES)},
         drift={},
-        tools=_tool_versions(),
+        tools=tool_versions("torch", "onnx", "onnxscript", "onnxsim", "numpy"),
+        outputs=tuple(spec.name for spec in specs) if len(specs) > 1 else ("logit",),
+        decision=request.platt,
+        tiling=inputs.tiling,
         path=folder,
     )
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _checkpoints(loaded: Loaded) -> dict[str, Any]:
+    """Which files the weights came from: of the detector, or of each, and of the tower."""
+    files: dict[str, Any] = {
+        part.spec.name: {"file": part.file, "released": part.released, **asdict(part.identity)}
+        for part in loaded.parts
+    }
+    if len(files) == 1:
+        (files,) = files.values()
+    if (tower := loaded.tower) is not None:
+        released = {"file": tower.name, "released": tower.released or False}
+        files["backbone"] = {**released, **asdict(tower.identity)}
+    return files
 
 
-def _keep_plans(old: Path, new: Path) -> None:
-    """Take over the compiled plans of a bundle's last build that are of the very same graph."""
-    graph = sha256_file(new / GRAPH)
-    for record in sorted((old / PLANS).glob("*.json")):
-        plan = record.with_suffix(".plan")
-        if plan.is_file() and json.loads(record.read_text())["key"]["graph_sha256"] == graph:
-            (new / PLANS).mkdir(exist_ok=True)
-            for file in (plan, record):
-                shutil.copy2(file, new / PLANS)
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
-def _default_name(spec: DetectorSpec, variant: Variant) -> str:
-    only = len(spec.variants) == 1 or variant.name == spec.name
-    return spec.name if only else f"{spec.name}-{variant.name}"
+def _default_name(loaded: Loaded, inputs: Inputs) -> str:
+    names = []
+    for part in loaded.parts:
+        only = len(part.spec.variants) == 1 or part.variant.name == part.spec.name
+        names += [part.spec.name] if only else [part.spec.name, part.variant.name]
+    return "-".join([*names, inputs.name] if inputs.name else names)
 
 
-def _reference(network: nn.Module, spec: DetectorSpec) -> Probes:
+def _reference(network: nn.Module, inputs: Inputs) -> Probes:
     """The probes with the logits of the network as its paper has it: nothing folded."""
-    images = make_probes(spec.geometry.height, spec.geometry.width)
+    images = make_probes(*inputs.probe_size)
     with torch.inference_mode():
-        logits = EngineModule(network, spec.normalization)(torch.from_numpy(images))
-    return Probes(images, logits[:, 0].numpy())
+        module = EngineModule(network, inputs.normalization)
+        logits = [module(torch.from_numpy(image[None])) for image in images]
+    return Probes(images, torch.cat(logits).numpy())
+
+
+def _fold(loaded: Loaded, inputs: Inputs) -> tuple[nn.Module, Inputs]:
+    """The same network with fewer operations, and how many features its tiles hand on."""
+    network = loaded.simplify(loaded.network)
+    if inputs.tiling is None:
+        return network, inputs
+    assert isinstance(network, Pooled)
+    tiling = replace(inputs.tiling, channels=pooled_channels(network))
+    return network, replace(inputs, tiling=tiling)
 
 
 def _write_graph(
-    network: nn.Module, spec: DetectorSpec, backend: BackendStatus, folder: Path, on_stage: OnStage
+    network: nn.Module, inputs: Inputs, backend: BackendStatus, folder: Path, on_stage: OnStage
 ) -> None:
-    """Fold, export, simplify; the graph's outputs before and after onnxsim must agree."""
+    """Export, simplify; the graph's outputs before and after onnxsim must agree."""
     on_stage("export     ONNX, opset 18, uint8 NHWC in, float32 logit out")
-    module = EngineModule(spec.simplify(copy.deepcopy(network)), spec.normalization)
-    exported = export_graph(module, spec.geometry.height, spec.geometry.width)
+    if inputs.tiling is None:
+        module = EngineModule(network, inputs.normalization)
+        exported = export_graph(module, *inputs.probe_size)
+    else:
+        assert isinstance(network, Pooled)
+        exported = export_tiles(TileModule(network, inputs.normalization), inputs.tiling)
+    save_graph(exported, folder / GRAPH)
+    before = _engine_logits(folder, inputs, backend)
+    count = len(exported.graph.node)
     simplified = simplify_graph(exported)
-    logits = []
-    for graph in (exported, simplified):
-        save_graph(graph, folder / GRAPH)
-        logits.append(_engine_logits(folder, spec, backend))
-    drift = measure_drift(logits[1], logits[0], "onnxsim")
+    del exported  # a tower's weights are 1.2 GB
+    save_graph(simplified, folder / GRAPH)
+    drift = measure_drift(_engine_logits(folder, inputs, backend), before, "onnxsim")
     on_stage(
-        f"simplify   {len(exported.graph.node)} nodes to {len(simplified.graph.node)}, "
+        f"simplify   {count} nodes to {len(simplified.graph.node)}, "
         f"logits moved by at most {drift.max_abs:.2g}"
     )
-    refuse_drift(drift, spec.tolerance, f"{spec.name}'s simplified graph")
+    refuse_drift(drift, inputs.tolerance, "the simplified graph")
+    if inputs.tiling is not None:
+        small = replace(inputs, tiling=inputs.tiling.smallest())
+        drift = measure_drift(_engine_logits(folder, small, backend), before, "openvino in tiles")
+        refuse_drift(drift, inputs.tolerance, "the image in tiles of the smallest size")
 
 
-def _engine_logits(folder: Path, spec: DetectorSpec, backend: BackendStatus) -> NDArray[np.float32]:
+def _engine_logits(folder: Path, inputs: Inputs, backend: BackendStatus) -> NDArray[np.float32]:
     images = load_probes(folder).images
-    session = compile_graph(backend, folder / GRAPH, spec.geometry, batch=len(images), slots=1)
-    with closing(session):
-        return infer(session, images)
-
-
-def _compare(bundle: Bundle, backend: BackendStatus, on_stage: OnStage) -> Drift:
-    session, drift = open_session(backend, bundle, batch=bundle.batch)
-    session.close()
-    on_stage(
-        f"compare    {drift.backend} against torch on the probes: logits within "
-        f"{drift.max_abs:.2g}, {drift.max_relative:.1g} of 1 + |logit| (limit {bundle.tolerance:g})"
+    session = compile_graph(
+        backend, folder / GRAPH, inputs.geometry, inputs.tiling, batch=1, slots=2
     )
-    return drift
-
-
-def _tool_versions() -> dict[str, str]:
-    tools = ("torch", "onnx", "onnxscript", "onnxsim", "numpy")
-    return {
-        "trtdet": trtdet.__version__,
-        "python": platform.python_version(),
-        **{tool: version(tool) for tool in tools},
-    }
+    with closing(session):
+        return infer(session, [image[None] for image in images])

@@ -61,8 +61,9 @@ def compile_plan(
 ) -> Plan:
     """Compile an ONNX graph for `target` ("sm_86", ..., or "current") at one fixed batch size.
 
-    The graph takes "image", uint8 [batch, H, W, 3], and gives "logit", float32 [batch, 1]. Every
-    tensor keeps the type that the graph gives it. `on_progress` hears one line per stage.
+    The graph takes "image", uint8 or float32 [batch, H, W, 3], and gives "logit", float32
+    [batch, 1]. Every tensor keeps the type that the graph gives it. `on_progress` hears one line
+    per stage.
 
     Raises InputError (no such graph, batch or target), BackendError (no TensorRT or no GPU for the
     target, or TensorRT refuses the graph, in its own words).
@@ -183,11 +184,14 @@ def _image_shape(trt: ModuleType, network: Any, graph: Path, batch: int) -> tupl
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     found = [(tensor.name, tensor.dtype, len(tensor.shape)) for tensor in (*inputs, *outputs)]
-    if found != [("image", trt.DataType.UINT8, 4), ("logit", trt.DataType.FLOAT, 2)]:
+    logit = ("logit", trt.DataType.FLOAT, 2)
+    # FLOAT: after a resize that does not round.
+    images = [("image", dtype, 4) for dtype in (trt.DataType.UINT8, trt.DataType.FLOAT)]
+    if found not in [[image, logit] for image in images]:
         names = ", ".join(f"{name} {dtype.name} (rank {rank})" for name, dtype, rank in found)
         raise InputError(
-            f"{graph} has {names or 'no tensors'}, not image UINT8 (rank 4) and logit FLOAT "
-            "(rank 2): export it with `trtdet build`"
+            f"{graph} has {names or 'no tensors'}, not image UINT8 or FLOAT (rank 4) and "
+            "logit FLOAT (rank 2): export it with `trtdet build`"
         )
     free, *image = inputs[0].shape
     if free not in (-1, batch) or min(image) < 1:

@@ -36,8 +36,9 @@ from trtdet.calibration.labels import LabelledImage
 from trtdet.calibration.metrics import roc_auc
 from trtdet.engine.atomic import atomic_bytes
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
-from trtdet.engine.geometry import CenterCrop, apply_geometry
+from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.machine import core_count
+from trtdet.engine.steps import CenterCrop
 from trtdet.errors import ImageError, InputError
 
 Rgb = NDArray[np.uint8]
@@ -150,6 +151,11 @@ class _Run:
         self, spec: DetectorSpec, variant: Variant, settings: TrainSettings, device: str
     ) -> None:
         self.spec, self.settings, self.device = spec, settings, device
+        if spec.network is None:
+            raise InputError(
+                f"{spec.name} is a head on CLIP's tower, and only whole networks are trained here: "
+                "`trtdet models` lists the others"
+            )
         self.module = EngineModule(spec.network(variant), spec.normalization).to(device)
         self.average = AveragedModel(
             self.module, avg_fn=_moving_average(settings.averaging), use_buffers=True
@@ -212,8 +218,9 @@ class _Run:
         self.average.eval()
         logits = []
         with torch.inference_mode():
-            for first in range(0, len(images), self.settings.batch):
-                part = images[first : first + self.settings.batch]
+            size = self.settings.batch if self.spec.geometry.height else 1
+            for first in range(0, len(images), size):
+                part = images[first : first + size]
                 rgb = list(pool.map(lambda each: _as_scored(self.spec, each), part))
                 batch = torch.from_numpy(np.stack(rgb)).to(self.device)
                 logits.append(self.average(batch)[:, 0].cpu().numpy())
@@ -343,14 +350,13 @@ def _augmented(
     spec: DetectorSpec, image: LabelledImage, settings: TrainSettings, place: tuple[int, ...]
 ) -> Rgb:
     # A detector that crops reads native pixels, so any part will do; one that resizes has a scale.
-    rgb = _decode(image) if isinstance(spec.geometry, CenterCrop) else _as_scored(spec, image)
+    crops = all(isinstance(step, CenterCrop) for step in spec.geometry.steps)
+    rgb = _decode(image) if crops else _as_scored(spec, image)
     return augment(rgb, np.random.default_rng([settings.seed, *place]), settings.crop)
 
 
 def _as_scored(spec: DetectorSpec, image: LabelledImage) -> Rgb:
-    out = np.empty((spec.geometry.height, spec.geometry.width, 3), np.uint8)
-    apply_geometry(spec.geometry, _decode(image), out)
-    return out
+    return np.asarray(apply_geometry(spec.geometry, _decode(image))[0], np.uint8)
 
 
 def _decode(image: LabelledImage) -> Rgb:

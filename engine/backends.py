@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.engine.bundle import Bundle, Drift, load_probes, measure_drift
-from trtdet.engine.geometry import Geometry
-from trtdet.errors import BackendError, DriftError
+from trtdet.engine.geometry import Geometry, Pixels
+from trtdet.engine.tiles import Tiling
+from trtdet.errors import BackendError, BundleError, DriftError
 
 OnDone = Callable[[int], None]  # called with the slot, from a thread of the backend
 
@@ -23,8 +25,9 @@ OnDone = Callable[[int], None]  # called with the slot, from a thread of the bac
 class Session(Protocol):
     """A compiled graph with a fixed number of slots, each one batch of fixed shape.
 
-    The caller fills `images(slot)`, calls `start(slot)`, and owns the slot again once `on_done`
-    was called with it. `start` may be called from any thread. Whoever opens a session closes it.
+    The caller fills every place of the batch by `put` or `blank`, calls `start(slot)`, and owns the
+    slot again once `on_done` was called with it. `put` and `start` may be called from any thread.
+    Whoever opens a session closes it.
     """
 
     name: str  # for instance "openvino 2026.4 CPU"
@@ -32,11 +35,14 @@ class Session(Protocol):
     batch: int
     on_done: OnDone
 
-    def images(self, slot: int) -> NDArray[np.uint8]:
-        """The slot's input, uint8 [batch, H, W, 3], to be written in place."""
+    def put(self, slot: int, position: int, views: Pixels) -> None:
+        """An image's inputs [views, H, W, 3] into place `position` of the slot's batch."""
+
+    def blank(self, slot: int, position: int) -> None:
+        """Nothing in that place: its logits are not read."""
 
     def logits(self, slot: int) -> NDArray[np.float32]:
-        """The slot's result, float32 [batch], valid until the slot is started again."""
+        """The slot's result, float32 [batch, K], valid until the slot is started again."""
 
     def start(self, slot: int) -> None:
         """Run the slot's batch; returns at once."""
@@ -88,10 +94,24 @@ def choose_backend(requested: str) -> tuple[BackendStatus, list[BackendStatus]]:
 
 
 def compile_graph(
-    backend: BackendStatus, graph: Path, geometry: Geometry, *, batch: int, slots: int | None = None
+    backend: BackendStatus,
+    graph: Path,
+    geometry: Geometry,
+    tiling: Tiling | None = None,
+    *,
+    batch: int,
+    slots: int | None = None,
 ) -> Session:
-    """Compile an ONNX graph on a backend. Raises BackendError when it does not compile."""
-    from trtdet.engine.openvino import OpenVinoSession  # the only one that runs yet
+    """Compile an ONNX graph on a backend. Raises BackendError when it does not compile.
+
+    With a `tiling` images have any size, and a batch is one of them.
+    """
+    # The only backend that runs yet.
+    if tiling is not None:
+        from trtdet.engine.openvino_tiles import OpenVinoTileSession
+
+        return OpenVinoTileSession(graph, tiling, slots=slots)
+    from trtdet.engine.openvino import OpenVinoSession
 
     return OpenVinoSession(graph, geometry, batch=batch, slots=slots)
 
@@ -103,10 +123,18 @@ def open_session(
 
     Raises DriftError when a probe's logit lies further from the reference than the bundle allows.
     """
-    session = compile_graph(backend, bundle.graph, bundle.geometry, batch=batch, slots=slots)
+    session = compile_graph(
+        backend, bundle.graph, bundle.geometry, bundle.tiling, batch=batch, slots=slots
+    )
     try:
         probes = load_probes(bundle.path)
-        drift = measure_drift(infer(session, probes.images), probes.logits, session.name)
+        logits = infer(session, [image[None] for image in probes.images])
+        if logits.shape[1] != len(bundle.outputs):
+            raise BundleError(
+                f"{bundle.name} gives {logits.shape[1]} logits and names {len(bundle.outputs)}: "
+                "build it again"
+            )
+        drift = measure_drift(logits, probes.logits, session.name)
         refuse_drift(drift, bundle.tolerance, bundle.name)
     except BaseException:
         session.close()
@@ -125,24 +153,47 @@ def refuse_drift(drift: Drift, tolerance: float, name: str) -> None:
         )
 
 
-def infer(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Score images uint8 [N, H, W, 3] one batch after the other: float32 [N]. For small N."""
-    logits = np.empty(len(images), np.float32)
-    done = threading.Event()
-    on_done, session.on_done = session.on_done, lambda _slot: done.set()
+def infer(session: Session, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    """Score images, each the views [views, H, W, 3] of one: float32 [N, K]. For small N.
+
+    A single view of a detector that takes several stands for all of them.
+    """
+    batches = [
+        images[first : first + session.batch] for first in range(0, len(images), session.batch)
+    ]
+    waiting = deque(range(len(batches)))
+    free = deque(range(session.slots))
+    running: dict[int, int] = {}  # slot: its batch
+    logits: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batches)
+    ended: SimpleQueue[int] = SimpleQueue()
+    on_done, session.on_done = session.on_done, ended.put
     try:
-        for first in range(0, len(images), session.batch):
-            part = images[first : first + session.batch]
-            session.images(0)[: len(part)] = part
-            session.images(0)[len(part) :] = 0
-            done.clear()
-            session.start(0)
-            while not done.wait(timeout=1.0):
+        while waiting or running:
+            while free and waiting:
+                slot = free.popleft()
+                batch = batches[running.setdefault(slot, waiting.popleft())]
+                fill(session, slot, batch)
+                session.start(slot)
+            try:
+                slot = ended.get(timeout=1.0)
+            except Empty:
                 session.check()
-            logits[first : first + len(part)] = session.logits(0)[: len(part)]
+                continue
+            index = running.pop(slot)
+            logits[index] = session.logits(slot)[: len(batches[index])].copy()
+            free.append(slot)
     finally:
         session.on_done = on_done
-    return logits
+    return np.concatenate(logits)
+
+
+def fill(session: Session, slot: int, images: Sequence[Pixels]) -> None:
+    """Put images into a slot, and blank the rest of its batch."""
+    for position in range(session.batch):
+        if position < len(images):
+            session.put(slot, position, images[position])
+        else:
+            session.blank(slot, position)
 
 
 def _tensorrt_reason() -> str | None:

@@ -1,139 +1,134 @@
 """From a decoded image to the detector's input, equal to the paper's code byte for byte.
 
-The centre crop with its zero padding and the stretch (`Resize((h, w))`, Pillow's antialiased
-resize), both as torchvision applies them to a Pillow image; and the central square, resized, which
-is how the VIP Cup's protocol cuts its images.
+A geometry is a short list of steps, see `trtdet.engine.steps`. Without one that sets the size, the
+detector sees the image at its native resolution.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from trtdet.engine.steps import (
+    CenterCrop,
+    CenterSquare,
+    OpenCvResize,
+    ReflectPad,
+    Repeat,
+    Rgb,
+    Step,
+    Stretch,
+    TenCrop,
+    TensorFlowResize,
+    step_from_record,
+)
 from trtdet.errors import BundleError
 
-Rgb = NDArray[np.uint8]  # [H, W, 3]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]  # [..., H, W, 3], 0 to 255
 
-_PILLOW_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+# After one of these the size is known whatever the image was.
+_SIZED = (CenterCrop, TenCrop, Stretch, CenterSquare, OpenCvResize, TensorFlowResize)
+_LAST = (TenCrop, TensorFlowResize)
 
 
 @dataclass(frozen=True)
-class CenterCrop:
-    """The central `height` x `width` window; a smaller image is padded with black first."""
+class Geometry:
+    """What happens to an image before the network sees it, step by step.
 
-    height: int
-    width: int
-    kind: Literal["center_crop"] = "center_crop"
-
-    def __str__(self) -> str:
-        return f"centre crop {self.height}x{self.width}, black padding"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The whole image resized to `height` x `width` by Pillow; the aspect ratio is not kept."""
-
-    height: int
-    width: int
-    filter: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
-    kind: Literal["stretch"] = "stretch"
-
-    def __str__(self) -> str:
-        return f"stretch to {self.height}x{self.width}, Pillow {self.filter}"
-
-
-@dataclass(frozen=True)
-class CenterSquare:
-    """The largest central square, resized to `height` x `width` by Pillow: nothing is distorted.
-
-    Lanczos, or bicubic where it has to be enlarged (github.com/grip-unina/vipcup2022,
-    random_operations.py). `height` and `width` are equal.
+    Raises ValueError for a list of steps that cannot be.
     """
 
-    height: int
-    width: int
-    kind: Literal["center_square"] = "center_square"
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        for step in self.steps:
+            hints = get_type_hints(type(step))
+            numbers = [value for name, value in asdict(step).items() if hints[name] is int]
+            if not all(type(value) is int and value >= 1 for value in numbers):
+                raise ValueError(f"{step} is not made of whole numbers above 0")
+        if any(isinstance(step, _LAST) for step in self.steps[:-1]):
+            raise ValueError("ten crops and TensorFlow's resize can only be the last step")
+        if any(isinstance(step, _SIZED) for step in self.steps) and self.height is None:
+            raise ValueError("a step after the one that sets the size changes it again")
+
+    @staticmethod
+    def of(*steps: Step) -> Geometry:
+        """The geometry of these steps."""
+        return Geometry(steps)
 
     def __str__(self) -> str:
-        return f"central square, resized to {self.height}x{self.width}, Pillow lanczos"
+        parts = [str(step) for step in self.steps]
+        return ", ".join(parts if self.height else ["native resolution", *parts])
+
+    @property
+    def height(self) -> int | None:
+        """Of the detector's input; None at native resolution."""
+        return self._size()[0]
+
+    @property
+    def width(self) -> int | None:
+        """Of the detector's input; None at native resolution."""
+        return self._size()[1]
+
+    @property
+    def fixed_size(self) -> tuple[int, int]:
+        """(height, width). Raises ValueError at native resolution."""
+        height, width = self._size()
+        if height is None or width is None:
+            raise ValueError("images of native resolution have no fixed size")
+        return height, width
+
+    @property
+    def views(self) -> int:
+        """How many inputs one image gives; their logits are averaged."""
+        return 10 if self.steps and isinstance(self.steps[-1], TenCrop) else 1
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.float32]:
+        """Of the detector's input."""
+        floats = self.steps and isinstance(self.steps[-1], TensorFlowResize)
+        return np.float32 if floats else np.uint8
+
+    def _size(self) -> tuple[int | None, int | None]:
+        if not self.steps or not isinstance(self.steps[-1], _SIZED):
+            return None, None
+        return self.steps[-1].height, self.steps[-1].width
 
 
-Geometry = CenterCrop | Stretch | CenterSquare
+NATIVE = Geometry()
 
 
-def apply_geometry(geometry: Geometry, rgb: Rgb, out: Rgb) -> None:
-    """Write `rgb` (uint8 [h, w, 3]) through `geometry` into `out` (uint8 [height, width, 3])."""
-    if isinstance(geometry, CenterCrop):
-        _center_crop(rgb, out)
-    elif isinstance(geometry, Stretch):
-        _resize(rgb, out, geometry.filter)
-    else:
-        side = min(rgb.shape[:2])
-        top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-        square = rgb[top : top + side, left : left + side]
-        _resize(square, out, "lanczos" if side > geometry.height else "bicubic")
+def apply_geometry(geometry: Geometry, rgb: Rgb) -> Pixels:
+    """`rgb` (uint8 [h, w, 3]) as the detector's inputs: [views, height, width, 3].
 
-
-def _resize(rgb: Rgb, out: Rgb, resampling: str) -> None:
-    if rgb.shape == out.shape:
-        out[:] = rgb  # Pillow, too, returns a copy when the size does not change
-        return
-    height, width = out.shape[:2]
-    resized = Image.fromarray(rgb).resize((width, height), _PILLOW_FILTERS[resampling])
-    out[:] = np.asarray(resized)
-
-
-def _center_crop(rgb: Rgb, out: Rgb) -> None:
-    top_in, top_out, rows = _center_window(rgb.shape[0], out.shape[0])
-    left_in, left_out, columns = _center_window(rgb.shape[1], out.shape[1])
-    if (rows, columns) != out.shape[:2]:
-        out[:] = 0
-    out[top_out : top_out + rows, left_out : left_out + columns] = rgb[
-        top_in : top_in + rows, left_in : left_in + columns
-    ]
-
-
-def _center_window(have: int, want: int) -> tuple[int, int, int]:
-    """One axis of torchvision's CenterCrop: (start in the image, start in the output, length).
-
-    Padding puts the odd pixel at the end; cropping rounds halves to the even pixel, as Python does.
+    Raises ImageError where an image is too small for its steps.
     """
-    if have < want:
-        return 0, (want - have) // 2, have
-    return round((have - want) / 2.0), 0, want
+    pixels: Any = rgb
+    for step, following in itertools.zip_longest(geometry.steps, geometry.steps[1:]):
+        if isinstance(step, ReflectPad | Repeat) and isinstance(following, CenterCrop):
+            # One side is made longer and the other cut, in either order: a thread of a picture
+            # would become gigabytes on the way.
+            pixels = following.cut(pixels)
+        pixels = step.apply(pixels)
+    views: Pixels = pixels.reshape(-1, *pixels.shape[-3:])
+    return views
 
 
-def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
+def geometry_to_json(geometry: Geometry) -> list[dict[str, Any]]:
     """The record that `bundle.json` keeps."""
-    return asdict(geometry)
+    return [asdict(step) for step in geometry.steps]
 
 
-def geometry_from_json(record: dict[str, Any]) -> Geometry:
-    """The inverse of `geometry_to_json`. Raises BundleError for an unknown kind."""
-    kinds: dict[str, type[CenterCrop] | type[Stretch] | type[CenterSquare]] = {
-        "center_crop": CenterCrop,
-        "stretch": Stretch,
-        "center_square": CenterSquare,
-    }
+def geometry_from_json(record: list[dict[str, Any]]) -> Geometry:
+    """The inverse of `geometry_to_json`. Raises BundleError for what it does not know."""
     try:
-        geometry = kinds[record["kind"]](**record)
-        if min(geometry.height, geometry.width) < 1:
-            raise ValueError("a side is below 1")
-        if isinstance(geometry, Stretch):
-            _PILLOW_FILTERS[geometry.filter]
-        if isinstance(geometry, CenterSquare) and geometry.height != geometry.width:
-            raise ValueError("a square has equal sides")
-        return geometry
+        return Geometry(tuple(step_from_record(step) for step in record))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"the bundle's geometry {record!r} is not one this version of trtdet knows "
-            f"({', '.join(kinds)}): update trtdet, or build the bundle again"
+            f"({error}): update trtdet, or build the bundle again"
         ) from error

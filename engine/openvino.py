@@ -11,6 +11,7 @@ millisecond.
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from trtdet.engine.backends import OnDone
 from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
-from trtdet.engine.geometry import Geometry
+from trtdet.engine.geometry import Geometry, Pixels
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
 from trtdet.errors import BackendError
@@ -33,72 +34,112 @@ IMAGES_AHEAD = 8
 CALLBACK_GRACE_S = 0.2
 
 
-class OpenVinoSession:
-    """See `trtdet.engine.backends.Session`. Raises BackendError when the graph does not compile."""
+class OpenVinoRequests:
+    """A compiled graph and one request per slot: what every OpenVINO session has.
 
-    def __init__(self, graph: Path, geometry: Geometry, *, batch: int, slots: int | None = None):
-        streams = core_count()
-        self.batch = batch
-        self.slots = slots or max(2 * streams, IMAGES_AHEAD * streams // batch)
+    Raises BackendError when the graph does not compile.
+    """
+
+    def __init__(
+        self, graph: Path, shapes: dict[str, list[int]], *, batch: int, slots: int, streams: int
+    ):
+        self.batch, self.slots = batch, slots
         self.name = f"openvino {ov.__version__.split('-')[0]} CPU"
         self.on_done: OnDone = _ignore
-        shape = (batch, geometry.height, geometry.width, 3)
         try:
             core = ov.Core()
             model = core.read_model(graph)
-            model.reshape({INPUT_NAME: list(shape)})
+            model.reshape(shapes)
             compiled = core.compile_model(model, "CPU", _properties(streams))
-            self._images = [np.zeros(shape, np.uint8) for _ in range(self.slots)]
-            self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
+            self._requests = [compiled.create_infer_request() for _ in range(slots)]
         except (RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split()) or "out of memory"
             raise BackendError(
                 f"OpenVINO cannot compile {graph} for batches of {batch}: {reason}. "
                 "If memory is short, give a smaller --batch"
             ) from error
-        self._logits: list[NDArray[np.float32]] = []
-        self._running: set[int] = set()
+        self._running: dict[int, int] = {}  # slot: which of all starts it was
+        self._starts = itertools.count()
+        self._broken: BaseException | None = None  # what a callback raised
         for slot, request in enumerate(self._requests):
-            request.set_input_tensor(ov.Tensor(self._images[slot], shared_memory=True))
-            request.set_callback(self._finish, slot)
-            self._logits.append(request.get_tensor(compiled.output(OUTPUT_NAME)).data[:, 0])
-
-    def images(self, slot: int) -> NDArray[np.uint8]:
-        """The slot's input, uint8 [batch, H, W, 3]."""
-        return self._images[slot]
-
-    def logits(self, slot: int) -> NDArray[np.float32]:
-        """The slot's result, float32 [batch]."""
-        return self._logits[slot]
-
-    def start(self, slot: int) -> None:
-        """Run the slot's batch. The streams take the requests in the order of their start."""
-        self._running.add(slot)
-        self._requests[slot].start_async()
+            request.set_callback(self._called_back, slot)
 
     def check(self) -> None:
         """Raise what a request raised: OpenVINO does not call back for a request that failed."""
-        for slot in list(self._running):
-            if not self._requests[slot].wait_for(0):
-                continue
+        for slot, start in list(self._running.items()):
             reason = "a request ended without a result"
             try:
+                if not self._requests[slot].wait_for(0):
+                    continue
                 self._requests[slot].wait()
                 time.sleep(CALLBACK_GRACE_S)
             except RuntimeError as error:
                 reason = str(error)
-            if slot in self._running:
-                raise BackendError(f"{self.name} failed while it ran: {reason}")
+            if self._running.get(slot) == start:
+                raise BackendError(f"{self.name} failed while it ran: {self._broken or reason}")
 
     def close(self) -> None:
-        """Wait for what runs."""
+        """Wait for what runs, and let go of the compiled graph."""
         for slot in list(self._running):
             with suppress(RuntimeError):  # it was reported by `check`, or nobody waits for it
                 self._requests[slot].wait()
+        # A request holds its callback, which holds the session: nobody else would break the circle.
+        self._requests.clear()
 
-    def _finish(self, slot: int) -> None:
-        self._running.discard(slot)
+    def _run(self, slot: int) -> None:
+        self._running[slot] = next(self._starts)
+        self._requests[slot].start_async()
+
+    def _called_back(self, slot: int) -> None:
+        try:
+            self._ended(slot)
+        except BaseException as error:  # OpenVINO would drop it: `check` raises it
+            self._broken = error
+
+    def _ended(self, slot: int) -> None:
+        """In a thread of OpenVINO: the slot's request has a result."""
+        self._running.pop(slot, None)
         self.on_done(slot)
+
+
+class OpenVinoSession(OpenVinoRequests):
+    """A network with a fixed input. See `trtdet.engine.backends.Session`."""
+
+    def __init__(self, graph: Path, geometry: Geometry, *, batch: int, slots: int | None = None):
+        streams = core_count()
+        self._views = geometry.views
+        shape = (batch * self._views, *geometry.fixed_size, 3)
+        slots = slots or max(2 * streams, IMAGES_AHEAD * streams // batch)
+        super().__init__(
+            graph, {INPUT_NAME: list(shape)}, batch=batch, slots=slots, streams=streams
+        )
+        self._pixels = [np.zeros(shape, np.dtype(geometry.dtype)) for _ in range(slots)]
+        self._outputs: list[NDArray[np.float32]] = []
+        for slot, request in enumerate(self._requests):
+            request.set_input_tensor(ov.Tensor(self._pixels[slot], shared_memory=True))
+            self._outputs.append(request.get_tensor(OUTPUT_NAME).data)
+
+    def put(self, slot: int, position: int, views: Pixels) -> None:
+        """An image's inputs [views, H, W, 3] into its place in the slot."""
+        self._pixels[slot][self._places(position)] = views
+
+    def blank(self, slot: int, position: int) -> None:
+        """Black in that place."""
+        self._pixels[slot][self._places(position)] = 0
+
+    def logits(self, slot: int) -> NDArray[np.float32]:
+        """The slot's result, float32 [batch, K], averaged over an image's views."""
+        if self._views == 1:
+            return self._outputs[slot]
+        by_view = self._outputs[slot].reshape(self.batch, self._views, -1)
+        return np.asarray(by_view.mean(1, dtype=np.float64), np.float32)
+
+    def start(self, slot: int) -> None:
+        """Run the slot's batch. The streams take the requests in the order of their start."""
+        self._run(slot)
+
+    def _places(self, position: int) -> slice:
+        return slice(position * self._views, (position + 1) * self._views)
 
 
 def _properties(streams: int) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The scoring pipeline: rows in, one row out for each, in order, in bounded memory.
 
-    rows ─▶ slots ─▶ decode pool ─▶ session (asynchronous) ─▶ sink, in input order
+    rows ─▶ slots ─▶ decode pool ─▶ sessions (asynchronous) ─▶ sink, in input order
 
 A slot holds one batch of consecutive rows. Decode threads fill slots while the session runs others;
 a slot is reused only after its rows were written, so memory depends on the number of slots and not
 on the number of rows. Batches have one fixed shape and every image has its own place, so a score
 does not depend on its neighbours, on the order, or on the number of threads.
+
+An ensemble has a session per member. An image is decoded once, brought to each member's input, and
+its slot is done when every member has seen it.
 """
 
 from __future__ import annotations
@@ -21,11 +24,10 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trtdet.engine.backends import Session
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
-from trtdet.engine.geometry import Geometry, apply_geometry
+from trtdet.engine.engine import Engine
+from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.sink import CsvSink
 from trtdet.engine.table import Row
 from trtdet.errors import ImageError
@@ -56,14 +58,13 @@ class _Slot:
     rows: list[Row] = field(default_factory=list)
     reasons: list[str | None] = field(default_factory=list)  # per row: why it failed
     undecoded: int = 0
-    done: bool = False
+    unfinished: int = 0  # sessions that have not ended
 
 
 def score(
     rows: Iterable[Row],
     resolve: Callable[[Row], Path],
-    session: Session,
-    geometry: Geometry,
+    engine: Engine,
     sink: CsvSink,
     *,
     decode_threads: int,
@@ -73,11 +74,11 @@ def score(
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
-    BackendError when the session fails.
+    BackendError when a session fails.
     """
     quiet_decoders(max_pixels)
     start = time.perf_counter()
-    run = _Run(resolve, session, geometry, sink, max_pixels, on_rows)
+    run = _Run(resolve, engine, sink, max_pixels, on_rows)
     with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:
         try:
             run.drive(iter(rows), pool)
@@ -90,78 +91,81 @@ def score(
 class _Run:
     """One pass over a table: the caller's thread hands rows out and writes them, in order.
 
-    A decode thread that fills a slot's last place starts the slot; the session's threads, and
+    A decode thread that fills a slot's last place starts the slot; the sessions' threads, and
     decode threads that break, only post to the caller's thread.
     """
 
     def __init__(
         self,
         resolve: Callable[[Row], Path],
-        session: Session,
-        geometry: Geometry,
+        engine: Engine,
         sink: CsvSink,
         max_pixels: int,
         on_rows: Callable[[int], None],
     ):
         self.written = 0
-        self._resolve, self._session, self._geometry = resolve, session, geometry
+        self._resolve, self._engine = resolve, engine
         self._sink, self._max_pixels, self._on_rows = sink, max_pixels, on_rows
-        self._slots = [_Slot(number) for number in range(session.slots)]
+        self._slots = [_Slot(number) for number in range(engine.slots)]
         self._ended: SimpleQueue[int | BaseException] = SimpleQueue()  # a slot, or what broke
         self._count_lock = Lock()
-        session.on_done = self._ended.put
+        for lane in engine.lanes:
+            lane.session.on_done = self._ended.put
 
     def drive(self, rows: Iterable[Row], pool: ThreadPoolExecutor) -> None:
         rows = iter(rows)
         free = deque(self._slots)
         in_order: deque[_Slot] = deque()
         while True:
-            while free and (batch := list(islice(rows, self._session.batch))):
+            while free and (batch := list(islice(rows, self._engine.batch))):
                 slot = free.popleft()
                 in_order.append(slot)
                 self._fill(slot, batch, pool)
             if not in_order:
                 return
-            self._slots[self._next_ended()].done = True
-            while in_order and in_order[0].done:
+            self._slots[self._next_ended()].unfinished -= 1
+            while in_order and in_order[0].unfinished == 0:
                 slot = in_order.popleft()
                 self._write(slot)
                 free.append(slot)
 
     def _fill(self, slot: _Slot, batch: list[Row], pool: ThreadPoolExecutor) -> None:
         slot.rows, slot.reasons = batch, [None] * len(batch)
-        slot.undecoded, slot.done = len(batch), False
-        self._session.images(slot.number)[len(batch) :] = 0
+        slot.undecoded, slot.unfinished = len(batch), len(self._engine.lanes)
+        for position in range(len(batch), self._engine.batch):
+            self._engine.blank(slot.number, position)
         for position in range(len(batch)):
             pool.submit(self._decode, slot, position)
 
     def _decode(self, slot: _Slot, position: int) -> None:
         """In a decode thread: one row's image into its place in the slot."""
-        out = self._session.images(slot.number)[position]
         try:
             try:
-                self._load(slot.rows[position], out)
+                self._load(slot, position)
             except ImageError as reason:
                 slot.reasons[position] = str(reason)
-                out[:] = 0
+                self._engine.blank(slot.number, position)
             with self._count_lock:
                 slot.undecoded -= 1
                 if slot.undecoded > 0:
                     return
-            if any(reason is None for reason in slot.reasons):
-                self._session.start(slot.number)
-            else:  # there is nothing in it to infer
-                self._ended.put(slot.number)
+            for lane in self._engine.lanes:
+                if any(reason is None for reason in slot.reasons):
+                    lane.session.start(slot.number)
+                else:  # there is nothing in it to infer
+                    self._ended.put(slot.number)
         except BaseException as broken:  # the caller's thread raises it
             self._ended.put(broken)
 
-    def _load(self, row: Row, out: NDArray[np.uint8]) -> None:
+    def _load(self, slot: _Slot, position: int) -> None:
+        row = slot.rows[position]
         if not row.filename:
             raise ImageError("the row has no file name")
         data = read_image_file(self._resolve(row))
         rgb = decode_rgb(data, max_pixels=self._max_pixels)
         try:
-            apply_geometry(self._geometry, rgb, out)
+            for lane in self._engine.lanes:
+                lane.session.put(slot.number, position, apply_geometry(lane.geometry, rgb))
         except MemoryError as error:
             raise ImageError("not enough memory to bring it to the detector's size") from error
 
@@ -170,17 +174,18 @@ class _Run:
             try:
                 ended = self._ended.get(timeout=LIVENESS_S)
             except Empty:
-                self._session.check()
+                for lane in self._engine.lanes:
+                    lane.session.check()
                 continue
             if isinstance(ended, BaseException):
                 raise ended
             return ended
 
     def _write(self, slot: _Slot) -> None:
-        logits = self._session.logits(slot.number)
-        for row, reason, logit in zip(slot.rows, slot.reasons, logits, strict=False):
-            if reason is None and not np.isfinite(logit):
-                reason = f"the network gave {logit}"
-            self._sink.write(row.filename, None if reason else logit, reason)
+        logits = self._engine.logits(slot.number)
+        for row, reason, scores in zip(slot.rows, slot.reasons, logits, strict=False):
+            if reason is None and not np.isfinite(scores).all():
+                reason = f"the network gave {scores[~np.isfinite(scores)][0]}"
+            self._sink.write(row.filename, None if reason else scores, reason)
         self.written += len(slot.rows)
         self._on_rows(len(slot.rows))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,22 +23,26 @@ class CsvSink:
     """Rows to an open CSV; reasons to a second CSV that is made when the first row fails."""
 
     def __init__(
-        self, scores: IO[str], open_errors: Callable[[], IO[str]], failed_logit: float | None
+        self,
+        scores: IO[str],
+        open_errors: Callable[[], IO[str]],
+        columns: Sequence[str],
+        failed_logit: float | None,
     ):
         self.failures = 0
         self._scores = scores
         self._open_errors = open_errors
         self._errors: IO[str] | None = None
-        _write_row(scores, "filename", "logit")
-        self._failed_logit = "" if failed_logit is None else repr(failed_logit)
+        _write_row(scores, "filename", *columns)
+        self._failed = ["" if failed_logit is None else repr(failed_logit)] * len(columns)
 
-    def write(self, filename: str, logit: np.float32 | None, reason: str | None) -> None:
-        """One row: a logit, or the reason why there is none."""
-        if logit is not None:
-            _write_row(self._scores, filename, format_logit(logit))
+    def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
+        """One row: its logits, one per column, or the reason why there are none."""
+        if logits is not None:
+            _write_row(self._scores, filename, *map(format_logit, logits))
             return
         self.failures += 1
-        _write_row(self._scores, filename, self._failed_logit)
+        _write_row(self._scores, filename, *self._failed)
         if self._errors is None:
             self._errors = self._open_errors()
             _write_row(self._errors, "filename", "reason")
@@ -84,7 +88,9 @@ def _check_path(path: Path, source: str) -> None:
 
 
 @contextmanager
-def open_sink(target: str, failed_logit: float | None) -> Iterator[CsvSink]:
+def open_sink(
+    target: str, failed_logit: float | None, columns: Sequence[str] = ("logit",)
+) -> Iterator[CsvSink]:
     """A sink for the file `target`, or `-` for standard output with the reasons on standard error.
 
     Both files appear when the block ends well. When it does not, whatever stood there before stays.
@@ -94,7 +100,7 @@ def open_sink(target: str, failed_logit: float | None) -> Iterator[CsvSink]:
             sys.stdout.reconfigure(  # type: ignore[union-attr]
                 encoding="utf-8", errors="surrogateescape", newline=""
             )
-            yield CsvSink(sys.stdout, lambda: sys.stderr, failed_logit)
+            yield CsvSink(sys.stdout, lambda: sys.stderr, columns, failed_logit)
             sys.stdout.flush()
             return
         path = Path(target)
@@ -102,7 +108,8 @@ def open_sink(target: str, failed_logit: float | None) -> Iterator[CsvSink]:
         def open_errors() -> IO[str]:
             return stack.enter_context(atomic_text(errors_path(path)))
 
-        sink = CsvSink(stack.enter_context(atomic_text(path)), open_errors, failed_logit)
+        scores = stack.enter_context(atomic_text(path))
+        sink = CsvSink(scores, open_errors, columns, failed_logit)
         yield sink
     if sink.failures == 0:  # the reasons of an earlier run are not this one's
         errors_path(path).unlink(missing_ok=True)

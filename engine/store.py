@@ -2,6 +2,8 @@
 
 $TRTDET_HOME (else $XDG_DATA_HOME/trtdet, else ~/.local/share/trtdet)
   bundles/<name>/   one bundle each
+  weights/<file>    released weights, as they were fetched
+  towers/           CLIP towers as `trtdet build` reads them, made from the files it was given
   default           the name, or the absolute path, of the bundle that `trtdet score` takes
 
 Until there is a default, `trtdet score` takes the starter: a bundle that lies in the package.
@@ -16,10 +18,13 @@ from pathlib import Path
 
 import trtdet
 from trtdet.engine.atomic import atomic_text
-from trtdet.engine.bundle import RECORD
 from trtdet.errors import BundleError, InputError
 
 STARTER = "starter"
+
+# The file that makes a folder a bundle. Here, and not with the bundle's other files, so that what
+# only looks for bundles, or fetches weights, imports nothing to read them.
+RECORD = "bundle.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -42,6 +47,13 @@ def bundle_folder(name: str) -> Path:
 def starter_bundle() -> Path:
     """The folder of the bundle that comes with the package."""
     return Path(trtdet.__file__).parent / STARTER
+
+
+def check_place(out: Path) -> None:
+    """Raise InputError where `out` is something that no build may replace."""
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not (out / RECORD).is_file() and not empty:
+        raise InputError(f"{out} exists and is not a bundle: choose another --out")
 
 
 def stored_bundles() -> list[str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# A process of `pytest -n` has one core: threads of torch's own would only be in everybody's way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -78,44 +84,86 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def synthetic_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Make a checkpoint with seeded random weights for a detector and variant."""
+def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three drawn images of odd and even sizes, for networks that are slow at any size."""
+    folder = tmp_path_factory.mktemp("small pictures")
+    rng = np.random.default_rng(6)
+    paths = []
+    for height, width in ((61, 83), (90, 66), (64, 75)):
+        small = rng.integers(0, 256, (height // 3, width // 3, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        paths.append(folder / f"{height}x{width}.png")
+        image.save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of a run of the tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def synthetic_files(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], tuple[Path, Path | None]]:
+    """Make a checkpoint with seeded random weights for a detector and variant.
+
+    For a head on CLIP's tower also the tower's file, a small one.
+    """
     folder = tmp_path_factory.mktemp("weights")
 
-    def make(model: str, variant: str) -> Path:
-        torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
-        from trtdet.build.detectors.registry import find_detector
+    @cache
+    def make(model: str, variant: str) -> tuple[Path, Path | None]:
+        pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
+        from tests.build.random_weights import write_files
 
-        spec = find_detector(model)
-        chosen = next(each for each in spec.variants if each.name == variant)
-        generator = torch.Generator().manual_seed(11)
-        tensors = {}
-        for key, tensor in spec.network(chosen).state_dict().items():
-            if key.endswith("num_batches_tracked"):
-                tensors[key] = tensor
-            elif key.endswith("running_var"):
-                tensors[key] = 1.0 + 0.2 * torch.rand(tensor.shape, generator=generator)
-            else:
-                scale = max(tensor[0].numel(), 1) ** -0.5 if tensor.dim() > 1 else 0.2
-                tensors[key] = scale * torch.randn(tensor.shape, generator=generator)
-        path = folder / f"{model}-{variant}.pth"
-        torch.save(tensors, path)
-        return path
+        return write_files(model, variant, folder)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def small_bundle(
-    tmp_path_factory: pytest.TempPathFactory, synthetic_weights: Callable[[str, str], Path]
-) -> Path:
+def synthetic_weights(
+    synthetic_files: Callable[[str, str], tuple[Path, Path | None]],
+) -> Callable[[str, str], Path]:
+    """The checkpoint alone: all that a whole network needs."""
+    return lambda model, variant: synthetic_files(model, variant)[0]
+
+
+@pytest.fixture(scope="session")
+def built(
+    run_folder: Path, synthetic_files: Callable[[str, str], tuple[Path, Path | None]]
+) -> Callable[..., Path]:
+    """Build a bundle with random weights, in this process; options are `BuildRequest`'s.
+
+    One for all tests that ask for the same: they must leave it as it is.
+    """
+
+    def build(model: str, variant: str, **options) -> Path:
+        pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
+        from trtdet.build.assemble import BuildRequest, build_bundle
+        from trtdet.build.file_lock import locked
+
+        words = [model, variant, *(f"{key} {value}" for key, value in sorted(options.items()))]
+        folder = run_folder / re.sub(r"[^\w-]+", "-", " ".join(["built", *words]))
+        with locked(folder.with_suffix(".lock"), on_wait=lambda: None):
+            if not folder.is_dir():
+                weights, backbone = synthetic_files(model, variant)
+                options = {"name": "built", "out": folder, **options}
+                request = BuildRequest(model, (weights,), variant, backbone, **options)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("TRTDET_HOME", str(run_folder / "home of the built"))
+                    build_bundle(request, on_stage=lambda _line: None)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small_bundle(built: Callable[..., Path]) -> Path:
     """A real bundle with random weights: Tiny-LaDeDa's network, the quickest to build and run."""
     if given := os.environ.get(BUNDLE_VARIABLE):
         return Path(given)
-    out = tmp_path_factory.mktemp("bundles") / "small"
-    weights = synthetic_weights("tiny-ladeda", "wildrf")
-    run_trtdet(
-        "build", "--model", "tiny-ladeda", "--variant", "wildrf",
-        "--weights", weights, "--out", out, "--name", "small", "--no-default",
-    )  # fmt: skip
-    return out
+    return built("tiny-ladeda", "wildrf", name="small")

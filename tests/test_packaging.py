@@ -105,7 +105,7 @@ def test_the_main_job_from_the_installed_wheel(wheel, tmp_path, pictures, synthe
     assert len(read_rows(tmp_path / "out.csv")) == len(pictures) + 1
 
 
-@pytest.mark.parametrize("which", ["oldest", "newest"])
+@pytest.mark.parametrize("which", ["oldest", pytest.param("newest", marks=pytest.mark.full)])
 def test_the_runtime_on_other_interpreters(wheel, tmp_path, small_bundle, pictures, which):
     """A base install in an empty environment: the runtime's own tests and a score, no torch."""
     interpreters = other_interpreters()
@@ -137,5 +137,6 @@ def test_the_runtime_on_other_interpreters(wheel, tmp_path, small_bundle, pictur
     assert len(read_rows(tmp_path / "starter.csv")) == len(pictures) + 1
     page = sh(python.parent / "trtdet", "demo", cwd=tmp_path).strip()
     assert Path(page) == tmp_path / "trtdet-demo/index.html"
-    # Another Pillow may have another codec, so the bits are not compared.
-    assert np.allclose(scores[0], scores[1], rtol=1e-4, atol=1e-4)
+    # Another Pillow may have another codec, and Pillow 12 resizes some sizes a level apart from
+    # Pillow 13, so the bits are not compared.
+    assert np.allclose(scores[0], scores[1], rtol=2e-3, atol=2e-3)

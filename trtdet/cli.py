@@ -22,7 +22,10 @@ from trtdet.errors import TrtdetError
 COMMANDS = {
     "score": "Score the images of a CSV.",
     "demo": "Score a dozen drawn images, and show the scores on a page.",
+    "fetch": "Fetch released weights, and verify them.",
     "build": "Turn a checkpoint into a bundle that scores.",
+    "ensemble": "Join bundles that decide together.",
+    "submission": "Pack an engine for the VIP Cup's contract.",
     "train": "Train a detector on labelled images.",
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
@@ -57,7 +60,7 @@ def cli() -> None:
     \b
     Example:
       trtdet score input.csv output.csv
-      trtdet build --model ferretnet-s --weights ferretnet-s-median-3.pth
+      trtdet build --model ferretnet-s
     """
 
 

@@ -18,6 +18,10 @@ class CheckpointError(TrtdetError):
     """A weights file is not what the detector needs."""
 
 
+class DownloadError(TrtdetError):
+    """Released weights cannot be fetched."""
+
+
 class ImageError(TrtdetError):
     """One image cannot be scored. It costs its row, never the run."""
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtdet.build.detectors.spec import DetectorSpec, Normalization, Variant
-from trtdet.engine.geometry import CenterSquare
+from trtdet.engine.geometry import Geometry
+from trtdet.engine.steps import CenterSquare
 
 # First and second differences of neighbours, in pairs of an image's and of its transpose.
 _DIFFERENCES = (
@@ -169,7 +170,7 @@ SPEC = DetectorSpec(
     "Convolutional Neural Networks, IH&MMSec 2017, arXiv 1703.04615",
     repository="this project",
     licence="Apache-2.0",
-    geometry=CenterSquare(200, 200),
+    geometries={"square-200": Geometry.of(CenterSquare(200, 200))},
     normalization=Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     variants=(Variant(name="cooccurrence", trained_on="your own images, with `trtdet train`"),),
     network=build_network,

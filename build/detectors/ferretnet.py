@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtdet.build.detectors.ferretnet_compact import compact
-from trtdet.build.detectors.spec import CLIP, DetectorSpec, Variant
+from trtdet.build.detectors.spec import CLIP, DetectorSpec, Reach, Variant
 from trtdet.build.fold import flush_denormals, fold_batch_norms
+from trtdet.build.pooled import PooledNetwork
 from trtdet.build.residuals import masked_median_difference
-from trtdet.engine.geometry import CenterCrop
+from trtdet.engine.geometry import NATIVE, Geometry
+from trtdet.engine.steps import CenterCrop
 
 
 def build_network(variant: Variant) -> nn.Module:
@@ -70,7 +72,7 @@ class Block(nn.Module):
         return F.relu(self.layers(x) + self.shortcut(x))
 
 
-class FerretNet(nn.Module):
+class FerretNet(PooledNetwork):
     """float32 [N, 3, H, W], normalised -> float32 [N, 1]."""
 
     def __init__(self, width: int):
@@ -90,10 +92,13 @@ class FerretNet(nn.Module):
         )
         self.logit = nn.Sequential(nn.Dropout(), nn.Linear(4 * width, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         x = masked_median_difference(x)
-        x = self.feature(self.cbr2(self.cbr1(x)))  # [N, 4 * width, H / 8, W / 8]
-        logit: Tensor = self.logit(x.mean((2, 3)))
+        y: Tensor = self.feature(self.cbr2(self.cbr1(x)))  # [N, 4 * width, H / 8, W / 8]
+        return y
+
+    def head(self, pooled: Tensor) -> Tensor:
+        logit: Tensor = self.logit(pooled)
         return logit
 
 
@@ -110,6 +115,18 @@ def simplify(network: nn.Module) -> nn.Module:
     return flush_denormals(compact(fold_batch_norms(network)))
 
 
+# The paper's tests, and its demo.
+GEOMETRIES = {"crop-256": Geometry.of(CenterCrop(256, 256)), "native": NATIVE}
+
+# 1 pixel to each side for the median and each of the stem's, then 2 and 1 cells in every block: at
+# steps of 2, 4, 4 and 8 pixels for the dilated 3x3, and of 4, 4, 8 and 8 for the depthwise one.
+REACH = Reach(
+    receptive_field=1 + 2 * (3 + 2 * (2 + 4 + 4 + 8) + (4 + 4 + 8 + 8)),
+    stride=8,
+    tile=1024,
+    pixel_bytes=250,
+)
+
 SPEC = DetectorSpec(
     name="ferretnet-s",
     title="FerretNet-S (median, 3x3)",
@@ -117,7 +134,7 @@ SPEC = DetectorSpec(
     "Dependencies, NeurIPS 2025, arXiv 2509.20890",
     repository="github.com/xigua7105/FerretNet @ e92796c1a2fb",
     licence="Apache-2.0",
-    geometry=CenterCrop(256, 256),
+    geometries=GEOMETRIES,
     normalization=CLIP,
     variants=(
         Variant(
@@ -132,6 +149,7 @@ SPEC = DetectorSpec(
     ),
     network=build_network,
     simplify=simplify,
+    reach=REACH,
     note="The paper's tables are of FerretNet-B, a wider network; none was published for S. Reads "
     "up-sampling traces, which JPEG at any common quality erases.",
 )

@@ -25,27 +25,23 @@ from torch import Tensor, nn
 
 from trtdet.build.dead_channels import Linear2d, LinearBlock
 from trtdet.build.fold import conv_from
+from trtdet.build.pooled import Pooled
 from trtdet.build.residuals import masked_median_difference
 
 _BLOCKS = ("feature.0.0", "feature.0.1", "feature.1.0", "feature.1.1")
 
 
-class CompactFerretNet(nn.Module):
-    """float32 [N, 3, H, W], normalised -> float32 [N, 1]."""
+class CompactFeatures(nn.Module):
+    """float32 [N, 3, H, W], normalised -> float32 [N, live channels, H / 8, W / 8]."""
 
-    def __init__(self, stem: list[nn.Conv2d], blocks: list[CompactBlock], head: Linear2d):
+    def __init__(self, stem: list[nn.Conv2d], blocks: list[CompactBlock]):
         super().__init__()
         self.stem = nn.Sequential(*(layer for conv in stem for layer in (conv, nn.ReLU())))
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(head.weight.shape[1], 1)
-        with torch.no_grad():
-            self.head.weight.copy_(head.weight[:, :, 0, 0])
-            self.head.bias.copy_(head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.stem(masked_median_difference(x)))
-        logit: Tensor = self.head(x.mean((2, 3)))
-        return logit
+        y: Tensor = self.blocks(self.stem(masked_median_difference(x)))
+        return y
 
 
 class CompactBlock(nn.Module):
@@ -116,7 +112,7 @@ class Layers:
         )
 
 
-def compact(folded: nn.Module) -> CompactFerretNet:
+def compact(folded: nn.Module) -> Pooled:
     """The live network. `folded`: a FerretNet whose BatchNorm is folded already."""
     convs = [_conv(folded, "cbr1.0"), _conv(folded, "cbr2.0")]
     layers = [Layers.of(folded, name) for name in _BLOCKS]
@@ -142,14 +138,22 @@ def compact(folded: nn.Module) -> CompactFerretNet:
     keep = [torch.ones(3, dtype=torch.bool), stem[1].read(), *keep]
 
     parts = [conv.part(keep[i + 1], keep[i]) for i, conv in enumerate(stem)]
-    return CompactFerretNet(
+    features = CompactFeatures(
         [conv_from(p.weight, p.bias, c.stride[0]) for p, c in zip(parts, convs, strict=True)],
         [
             CompactBlock(of_block, block, keep[i + 2], keep[i + 3])
             for i, (of_block, block) in enumerate(zip(layers, blocks, strict=True))
         ],
-        head.part(torch.ones(1, dtype=torch.bool), keep[-1]),
     )
+    return Pooled(features, _linear(head.part(torch.ones(1, dtype=torch.bool), keep[-1])))
+
+
+def _linear(layer: Linear2d) -> nn.Linear:
+    """A 1x1 convolution as the layer behind the mean."""
+    linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
+    linear.weight = nn.Parameter(layer.weight[:, :, 0, 0].float())
+    linear.bias = nn.Parameter(layer.bias.float())
+    return linear
 
 
 def _head(folded: nn.Module) -> Linear2d:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trtdet.build.detectors.spec import IMAGENET, DetectorSpec, Variant
-from trtdet.build.fold import fold_batch_norms
+from trtdet.build.detectors.spec import IMAGENET, DetectorSpec, Reach, Variant
+from trtdet.build.pooled import fold_pooled
 from trtdet.build.residuals import cell_difference
-from trtdet.build.resnet import EXPANSION, bottleneck_stage
-from trtdet.engine.geometry import Stretch
+from trtdet.build.resnet import TruncatedResNet
+from trtdet.engine.geometry import Geometry
+from trtdet.engine.steps import CenterCrop, Repeat, Stretch, Trim
 
 
 def build_network(variant: Variant) -> nn.Module:
@@ -17,33 +17,24 @@ def build_network(variant: Variant) -> nn.Module:
     return Npr()
 
 
-class Npr(nn.Module):
+class Npr(TruncatedResNet):
     """float32 [N, 3, H, W], normalised, even H and W -> float32 [N, 1]."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = bottleneck_stage(64, planes=64, blocks=3, stride=1)
-        self.layer2 = bottleneck_stage(64 * EXPANSION, planes=128, blocks=4, stride=2)
-        self.fc1 = nn.Linear(128 * EXPANSION, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = cell_difference(x) * 2.0 / 3.0  # two roundings, as the paper's code has them
-        x = F.relu(self.bn1(self.conv1(x)))  # [N, 64, H / 2, W / 2]
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = self.layer2(self.layer1(x))  # [N, 512, H / 8, W / 8]
-        logit: Tensor = self.fc1(x.mean((2, 3)))
-        return logit
+    def front_end(self, x: Tensor) -> Tensor:
+        return cell_difference(x) * 2.0 / 3.0  # two roundings, as the paper's code has them
 
 
-def simplify(network: nn.Module) -> nn.Module:
-    """The same function, BatchNorm folded.
+# The paper's tests, its validation, SIDBench, AIGCDetectBenchmark, GenImage.
+GEOMETRIES = {
+    "stretch-256": Geometry.of(Stretch(256, 256, "bilinear")),
+    "stretch-256-crop-224": Geometry.of(Stretch(256, 256, "bilinear"), CenterCrop(224, 224)),
+    "crop-224": Geometry.of(CenterCrop(224, 224)),
+    "native": Geometry.of(Trim(2)),
+    "repeat-crop-224": Geometry.of(Repeat(224, 224), CenterCrop(224, 224)),
+}
 
-    The difference and 2/3 could join conv1 as one 4x4 at stride 2: no faster, and it cancels worse.
-    """
-    return fold_batch_norms(network)
-
+# 87 pixels behind the differences, and the rest of the 2x2 cells that those begin and end in.
+REACH = Reach(receptive_field=89, stride=8, tile=1024, pixel_bytes=250)
 
 SPEC = DetectorSpec(
     name="npr",
@@ -52,7 +43,7 @@ SPEC = DetectorSpec(
     "Generalizable Deepfake Detection, CVPR 2024, arXiv 2312.10461",
     repository="github.com/chuangchuangtan/NPR-DeepfakeDetection @ 73cde1ced212",
     licence="none given: the authors published no licence, ask them before you redistribute",
-    geometry=Stretch(256, 256, "bilinear"),
+    geometries=GEOMETRIES,
     normalization=IMAGENET,
     variants=(
         Variant(
@@ -72,7 +63,8 @@ SPEC = DetectorSpec(
         ),
     ),
     network=build_network,
-    simplify=simplify,
+    simplify=fold_pooled,
+    reach=REACH,
     note="Reads up-sampling traces: JPEG and added noise erase them. Its papers feed images whose "
     "native size is 256x256; others are stretched.",
 )

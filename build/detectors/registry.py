@@ -10,6 +10,8 @@ from functools import cache
 import trtdet.build.detectors
 from trtdet.build.checkpoint import Identity
 from trtdet.build.detectors.spec import DetectorSpec, Variant
+from trtdet.engine.geometry import Geometry
+from trtdet.engine.steps import CenterCrop, TenCrop
 from trtdet.errors import InputError
 
 
@@ -87,6 +89,25 @@ def _names(spec: DetectorSpec) -> str:
 def is_released(variant: Variant, weights: Identity) -> bool:
     """Whether these weights are the variant's published ones, by their tensors or their file."""
     return weights.fingerprint == variant.fingerprint or weights.git_blob == variant.git_blob
+
+
+def find_geometry(spec: DetectorSpec, name: str | None) -> tuple[Geometry, str]:
+    """The geometry called `name` and, where it is not the detector's first, its name.
+
+    Raises InputError for one that the detector was not published with.
+    """
+    if name is None or name == next(iter(spec.geometries)):
+        return spec.geometry, ""
+    if name not in spec.geometries:
+        raise InputError(_unknown(f"geometry of {spec.name}", name, list(spec.geometries)))
+    return spec.geometries[name], name
+
+
+def ten_crop(spec: DetectorSpec, geometry: Geometry) -> Geometry:
+    """Ten crops in place of the centre crop. Raises InputError where there is none."""
+    if not (geometry.steps and isinstance(last := geometry.steps[-1], CenterCrop)):
+        raise InputError(f"{spec.name} does not end in a centre crop: ten crops have no place")
+    return Geometry((*geometry.steps[:-1], TenCrop(last.height, last.width)))
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trtdet.build.detectors.spec import IMAGENET, DetectorSpec, Variant
 from trtdet.build.fold import conv_from, fold_batch_norms
 from trtdet.build.residuals import cell_difference
-from trtdet.engine.geometry import Stretch
+from trtdet.engine.geometry import Geometry
+from trtdet.engine.steps import Stretch
 
 FrontEnd = Callable[[Tensor], Tensor]  # [N, 3, H, W] -> [N, 3, H, W]
 
@@ -113,7 +114,7 @@ SPEC = DetectorSpec(
     paper="Cavia et al., Real-Time Deepfake Detection in the Real-World, 2024, arXiv 2406.09398",
     repository="github.com/barcavia/RealTime-DeepfakeDetection-in-the-RealWorld @ e734562bbb67",
     licence="Yissum Software Research License: research only, no commercial use, no redistribution",
-    geometry=Stretch(256, 256, "bilinear"),
+    geometries={"stretch-256": Geometry.of(Stretch(256, 256, "bilinear"))},
     normalization=IMAGENET,
     variants=(
         Variant(

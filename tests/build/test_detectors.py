@@ -6,7 +6,6 @@ A new detector is tested by what runs over the registry; its golden logits are o
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -20,6 +19,9 @@ torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build]
 
 from torch import nn  # noqa: E402
 
+from tests.build.random_weights import find_variant_of, seeded  # noqa: E402
+from tests.build.recipe import recipe_tensors  # noqa: E402
+from tests.conftest import REPOSITORY  # noqa: E402
 from trtdet.build.checkpoint import Identity, identify, load_into, load_state_dict  # noqa: E402
 from trtdet.build.detectors.registry import (  # noqa: E402
     choose_variant,
@@ -29,7 +31,9 @@ from trtdet.build.detectors.registry import (  # noqa: E402
 from trtdet.build.detectors.spec import DetectorSpec, Variant  # noqa: E402
 from trtdet.build.graph import EngineModule  # noqa: E402
 from trtdet.build.probes import make_probes  # noqa: E402
-from trtdet.engine.geometry import apply_geometry  # noqa: E402
+from trtdet.build.tower_shapes import TowerConfig  # noqa: E402
+from trtdet.build.weights_store import CLIP_TOWERS  # noqa: E402
+from trtdet.engine.geometry import Geometry, apply_geometry  # noqa: E402
 from trtdet.errors import InputError  # noqa: E402
 
 UNKNOWN = Identity(fingerprint="0" * 64, git_blob="0" * 40, sha256="0" * 64)
@@ -40,6 +44,17 @@ VARIANTS = [
     for variant in spec.variants
 ]
 
+# Whole networks that differ in what they compute.
+NETWORKS = [
+    pytest.param(spec, variant, id=f"{spec.name} {variant.front_end}".strip())
+    for spec in detectors().values()
+    for variant in {each.front_end: each for each in reversed(spec.variants)}.values()
+    if spec.network is not None
+]
+
+# At native resolution: sixteen times the work of a common ResNet-50, and odd sides.
+SMALL_NATIVE = (38, 53)
+
 
 class Golden(NamedTuple):
     """Where the logits of the authors' code are. Without a file, weights are the recipe's."""
@@ -48,7 +63,9 @@ class Golden(NamedTuple):
     variant: str
     section: str
     logit: str
-    file: str | None
+    file: str | None = None
+    geometry: str | None = None  # None: the detector's first
+    smallest: int = 0  # how many images, the smallest first; 0: every fourth
 
 
 GOLDEN = [
@@ -58,32 +75,28 @@ GOLDEN = [
            "ForenSynth_Tiny_LaDeDa.pth"),
     Golden("tiny-ladeda", "wildrf", "tiny_ladeda_wildrf_real_resize256", "left_diag",
            "WildRF_Tiny_LaDeDa.pth"),
-    Golden("npr", "npr", "npr_synth", "resize256_nocrop", None),
+    Golden("npr", "npr", "npr_synth", "resize256_nocrop"),
+    Golden("npr", "npr", "npr_synth", "native_eventrim", geometry="native"),
+    Golden("local-grad", "local-grad", "npr_localgrad_synth", "native", geometry="native"),
+    Golden("aligned", "ours", "res50nodown_synth_native", "avgpool_head", smallest=1),
+    Golden("gan-nodown", "progan", "res50nodown_synth_native", "avgpool_head", smallest=1),
+    Golden("corvi", "latent", "res50nodown_synth_native", "dense_map_mean", smallest=1),
+    Golden("imaginet", "imaginet", "imaginet_synth_native", "logit", smallest=1),
 ]  # fmt: skip
 
 KEYS = {
     "ferretnet-s": "keys_ferretnet_s_ckpt.txt",
     "tiny-ladeda": "keys_tiny_ladeda_ckpt.txt",
     "npr": "keys_npr_resnet50.txt",
+    "local-grad": "keys_npr_resnet50.txt",
+    "aligned": "keys_res50nodown.txt",
+    "gan-nodown": "keys_res50nodown.txt",
+    "corvi": "keys_res50stride1_gap1.txt",
 }
 
 
-def seeded(network: nn.Module) -> nn.Module:
-    """Random weights that keep activations near 1, as training does."""
-    generator = torch.Generator().manual_seed(11)
-    for key, tensor in network.state_dict().items():
-        if key.endswith("running_var"):
-            tensor.copy_(1.0 + 0.2 * torch.rand(tensor.shape, generator=generator))
-        elif tensor.dim() > 1:
-            scale = (2.0 / tensor[0].numel()) ** 0.5
-            tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
-        elif tensor.is_floating_point():
-            centre = 1.0 if key.endswith("weight") else 0.0
-            tensor.copy_(centre + 0.2 * torch.randn(tensor.shape, generator=generator))
-    return network.eval()
-
-
 def logits(network: nn.Module, spec: DetectorSpec, images) -> np.ndarray:
+    """Of images uint8 [H, W, 3], one at a time."""
     module = EngineModule(network, spec.normalization).eval()
     with torch.no_grad():
         return np.concatenate([module(torch.from_numpy(i[None])).numpy() for i in images])[:, 0]
@@ -99,35 +112,50 @@ def assert_within(got: np.ndarray, expected: np.ndarray, tolerance: float) -> No
 
 
 @pytest.mark.parametrize(("spec", "variant"), VARIANTS)
-class TestEveryVariant:
-    def test_record(self, spec: DetectorSpec, variant: Variant):
-        assert spec.licence
-        assert variant.trained_on
-        if not variant.file:  # our own, to be trained
-            assert not variant.url
-            assert variant.git_blob is variant.fingerprint is None
-            return
-        commit = spec.repository.split(" @ ")[1]
-        assert re.fullmatch(r"[0-9a-f]{12}", commit)
-        repository = spec.repository.split(" @ ")[0].removeprefix("github.com/")
-        assert variant.url.startswith(f"https://github.com/{repository}/raw/{commit}/")
-        assert variant.url.endswith(f"/{variant.file}")
-        assert re.fullmatch(r"[0-9a-f]{40}", variant.git_blob)
-        assert variant.fingerprint is None or re.fullmatch(r"[0-9a-f]{64}", variant.fingerprint)
+def test_record(spec: DetectorSpec, variant: Variant):
+    assert spec.licence
+    assert variant.trained_on
+    assert (spec.network is None) != (spec.head is None)
+    assert (spec.head is not None) == (spec.backbone in CLIP_TOWERS)
+    if not variant.file:  # found by a person, or our own, to be trained
+        assert not variant.url
+        assert variant.git_blob is variant.fingerprint is variant.release is None
+        assert variant.where or spec.name == "cooccurrence"
+        return
+    commit = spec.repository.split(" @ ")[1]
+    assert re.fullmatch(r"[0-9a-f]{12}", commit)
+    repository = spec.repository.split(" @ ")[0].removeprefix("github.com/")
+    assert variant.url.startswith(f"https://github.com/{repository}/raw/{commit}/")
+    assert variant.url.endswith(f"/{variant.file}")
+    assert re.fullmatch(r"[0-9a-f]{40}", variant.git_blob)
+    assert variant.fingerprint is None or re.fullmatch(r"[0-9a-f]{64}", variant.fingerprint)
 
+
+@pytest.mark.parametrize("spec", detectors().values(), ids=lambda spec: spec.name)
+def test_native_resolution_has_its_reach(spec: DetectorSpec):
+    native = [name for name, each in spec.geometries.items() if each.height is None]
+    assert native == (["native"] if spec.reach else [])
+
+
+@pytest.mark.parametrize(("spec", "variant"), NETWORKS)
+class TestEveryNetwork:
     def test_simplified_is_the_same_function(self, spec: DetectorSpec, variant: Variant):
         network = seeded(spec.network(variant))
         before = copy.deepcopy(network.state_dict())
-        images = make_probes(spec.geometry.height, spec.geometry.width)
+        size = spec.geometry.fixed_size if spec.geometry.height else SMALL_NATIVE
+        images = make_probes(*size)
         expected = logits(network, spec, images)
+        assert len(set(expected)) == len(images)
         simplified = spec.simplify(network)
-        assert_within(logits(simplified, spec, images), expected, 2e-5)
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in simplified.modules())
+        assert_within(logits(simplified, spec, images), expected, max(2e-5, spec.tolerance / 10))
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        assert not any(isinstance(module, norms) for module in simplified.modules())
         assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
 
     def test_batch_gives_the_logits_of_its_images(self, spec: DetectorSpec, variant: Variant):
         network = spec.simplify(seeded(spec.network(variant)))
-        x = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+        size = 64 if spec.geometry.height else 24
+        x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             together = network(x)
             apart = torch.cat([network(image[None]) for image in x])
@@ -142,20 +170,22 @@ class TestGolden:
         spec = find_detector(golden.detector)
         network = self.network(shared, spec, golden)
         records = json.loads((shared / "golden/golden.json").read_text())[golden.section]
-        # Every fourth, for time: tests/test_golden.py sends all of them through engines.
-        names = sorted(name for name in records if golden.logit in records[name])[::4]
+        # A few, for time: tests/test_golden.py sends more of them through engines.
+        names = sorted(name for name in records if golden.logit in records[name])
+        if golden.smallest:
+            names.sort(key=lambda name: (shared / "golden/images" / name).stat().st_size)
+        names = names[: golden.smallest] if golden.smallest else names[::4]
         expected = np.array([records[name][golden.logit] for name in names])
-        images = [self.decoded(shared / "golden/images" / name, spec) for name in names]
+        geometry = spec.geometries[golden.geometry] if golden.geometry else spec.geometry
+        images = [self.decoded(shared / "golden/images" / name, geometry) for name in names]
         for form in (network, spec.simplify(network)):
             assert_within(logits(form, spec, images), expected, spec.tolerance)
 
     def network(self, shared: Path, spec: DetectorSpec, golden: Golden) -> nn.Module:
-        variant = next(each for each in spec.variants if each.name == golden.variant)
+        variant = find_variant_of(spec, golden.variant)
         network = spec.network(variant).eval()
         if golden.file is None:
-            recipe = _module(shared / "golden/recipe.py")
-            arrays = recipe.fill_state_dict({k: v.shape for k, v in network.state_dict().items()})
-            tensors = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+            tensors = recipe_tensors(shared, network.state_dict())
         else:
             path = shared / "checkpoints" / golden.file
             tensors = load_state_dict(path)
@@ -165,22 +195,44 @@ class TestGolden:
         load_into(network, tensors, source=golden.section)
         return network
 
-    def decoded(self, path: Path, spec: DetectorSpec) -> np.ndarray:
-        out = np.empty((spec.geometry.height, spec.geometry.width, 3), np.uint8)
+    def decoded(self, path: Path, geometry: Geometry) -> np.ndarray:
         with Image.open(path) as image:
-            apply_geometry(spec.geometry, np.asarray(image.convert("RGB")), out)
-        return out
+            (view,) = apply_geometry(geometry, np.asarray(image.convert("RGB")))
+        return np.array(view)
 
     @pytest.mark.parametrize("name", KEYS)
     def test_keys_of_the_released_files(self, shared: Path, name: str):
         spec = find_detector(name)
         state = spec.network(spec.variants[0]).state_dict()
-        own = [
-            f"{key}\t({', '.join(map(str, v.shape))}{',' * (v.dim() == 1)})\t{str(v.dtype)[6:]}"
-            for key, v in state.items()
+        assert sorted(listed_keys(state)) == sorted(released_keys(shared, KEYS[name]))
+
+    def test_keys_of_imaginets_file(self, shared: Path):
+        """What only training needs is left out of the first part, and nothing else."""
+        spec = find_detector("imaginet")
+        own = spec.network(spec.variants[0]).state_dict()
+        released = [
+            line
+            for line in released_keys(shared, "keys_imaginet_model.txt")
+            if not line.startswith(spec.layout.training_only)
         ]
-        listed = (shared / "specs" / KEYS[name]).read_text().splitlines()
-        assert sorted(own) == sorted(line for line in listed if line)
+        classifier = released_keys(shared, "keys_imaginet_classifier.txt")
+        assert len(classifier) == 9
+        assert sorted(listed_keys(own)) == sorted(
+            [*released, *(f"classifier.{line}" for line in classifier)]
+        )
+
+    def test_keys_of_rines_file(self, shared: Path):
+        spec = find_detector("rine")
+        vit_l14 = TowerConfig(1024, 24, 16, 14, 224, 768)
+        head = spec.head(find_variant_of(spec, "2class"), vit_l14, None)
+        released = released_keys(shared, "keys_rine_2class_ckpt.txt")
+        assert sorted(listed_keys(head.state_dict())) == sorted(released)
+
+    def test_keys_of_univfds_file(self, shared: Path):
+        head = find_detector("univfd").head(None, TowerConfig(1024, 24, 16, 14, 224, 768), None)
+        own = {k: v for k, v in head.state_dict().items() if k not in head.from_tower}
+        released = released_keys(shared, "keys_univfd_fc_ckpt.txt")
+        assert sorted(listed_keys(own)) == sorted(released)
 
 
 class TestDeadChannels:
@@ -231,7 +283,11 @@ class TestDeadChannels:
 
 class TestRegistry:
     def test_every_file_with_a_record_is_there(self):
-        assert {"ferretnet-s", "npr", "tiny-ladeda"} <= set(detectors())
+        assert set(detectors()) == {
+            path.stem.replace("_", "-")
+            for path in (REPOSITORY / "build/detectors").glob("*.py")
+            if "\nSPEC = " in path.read_text()
+        } - {"ferretnet"} | {"ferretnet-s"}
         assert list(detectors()) == sorted(detectors())
         for name, spec in detectors().items():
             assert find_detector(name) is spec
@@ -279,10 +335,13 @@ class TestRegistry:
             choose_variant(find_detector("tiny-ladeda"), "wild-rf", UNKNOWN)
 
 
-def _module(path: Path):
-    description = importlib.util.spec_from_file_location(path.stem, path)
-    assert description is not None
-    assert description.loader is not None
-    module = importlib.util.module_from_spec(description)
-    description.loader.exec_module(module)
-    return module
+def listed_keys(state) -> list[str]:
+    """As the lists beside the golden data have them: key, shape, type."""
+    return [
+        f"{key}\t({', '.join(map(str, v.shape))}{',' * (v.dim() == 1)})\t{str(v.dtype)[6:]}"
+        for key, v in state.items()
+    ]
+
+
+def released_keys(shared: Path, name: str) -> list[str]:
+    return [line for line in (shared / "specs" / name).read_text().splitlines() if line]

@@ -97,15 +97,32 @@ def test_it_stops_when_nothing_improves(labels):
     assert not any(epoch.best for epoch in trained.epochs[-2:])
 
 
-@pytest.mark.parametrize("model", sorted(detectors()))
-def test_every_detector_trains_and_its_weights_load(labels, model):
-    trained = run(labels, replace(SMALL, epochs=1), model)
+# The NoDown networks, at sixteen times the work of a ResNet-50.
+HEAVY = ("aligned", "corvi", "gan-nodown", "imaginet")
+NETWORKS = [
+    pytest.param(name, marks=[pytest.mark.full] if name in HEAVY[1:] else [])
+    for name, spec in detectors().items()
+    if spec.network is not None
+]
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_trains_and_its_weights_load(labels, model):
+    # At native resolution whole images are validated, and ever smaller ones are learned from.
+    settings = replace(SMALL, epochs=1, crop=16) if model in HEAVY else replace(SMALL, epochs=1)
+    trained = run(labels, settings, model)
     spec = find_detector(model)
     network = spec.network(spec.variants[-1])
     before = {key: value.clone() for key, value in network.state_dict().items()}
     load_into(network, trained.weights, source=model)
     assert not same(before, trained.weights)
     assert 0.0 <= trained.val_auc <= 1.0
+
+
+@pytest.mark.parametrize("model", [name for name, spec in detectors().items() if spec.head])
+def test_heads_on_a_tower_are_not_trained_here(labels, model):
+    with pytest.raises(InputError, match=f"{model} is a head on CLIP's tower"):
+        run(labels, model=model)
 
 
 def test_a_diverging_training_is_said(labels):

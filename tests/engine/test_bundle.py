@@ -3,13 +3,25 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from trtdet.engine import store
 from trtdet.engine.backends import choose_backend, open_session
-from trtdet.engine.bundle import Probes, load_probes, measure_drift, open_bundle, save_probes
+from trtdet.engine.bundle import (
+    Probes,
+    load_probes,
+    measure_drift,
+    open_bundle,
+    save_probes,
+    write_record,
+)
+from trtdet.engine.decision import Decision
+from trtdet.engine.geometry import Geometry
+from trtdet.engine.steps import Trim
+from trtdet.engine.tiles import Blocks, Tiling
 from trtdet.errors import BackendError, BundleError, DriftError, InputError
 
 
@@ -29,6 +41,22 @@ def test_a_bundle_opens_and_its_record_reads_back(copy):
     assert bundle.to_json() == json.loads((copy / "bundle.json").read_text())
     assert bundle.precision == "fp32"
     assert set(bundle.hashes) == {"model.onnx", "probes.npz"}
+    assert load_probes(copy).logits.shape == (4, len(bundle.outputs))
+
+
+def test_tilings_decisions_and_outputs_read_back(copy):
+    bundle = open_bundle(copy)
+    changed = replace(
+        bundle,
+        geometry=Geometry.of(Trim(2)),
+        tiling=Tiling(8, 48, 640, 512, Blocks(over=1536, side=1024)),
+        decision=Decision(2.5, -0.125),
+        outputs=("one", "two"),
+    )
+    write_record(changed, copy)
+    assert open_bundle(copy) == changed
+    write_record(replace(changed, tiling=Tiling(8, 48, 640, 512)), copy)
+    assert open_bundle(copy).tiling == Tiling(8, 48, 640, 512, None)
 
 
 def test_a_damaged_bundle_is_refused_by_name(copy):
@@ -63,9 +91,18 @@ GEOMETRY = {"kind": "stretch", "height": 256, "width": 256, "filter": "bilinear"
         {"batch": "x"},
         {"batch": 0},
         {"tolerance": "a"},
-        {"geometry": {**GEOMETRY, "width": "256"}},
-        {"geometry": {**GEOMETRY, "height": -1}},
-        {"geometry": {**GEOMETRY, "filter": "nope"}},
+        {"geometry": GEOMETRY},  # of an older schema
+        {"geometry": [{**GEOMETRY, "width": "256"}]},
+        {"geometry": [{**GEOMETRY, "height": -1}]},
+        {"geometry": [{**GEOMETRY, "filter": "nope"}]},
+        {"geometry": []},  # native, without a tiling
+        {"tiling": {"stride": 8, "halo": 8, "tile": 64, "channels": 2, "blocks": None}},
+        {"tiling": {"stride": 8, "halo": 7, "tile": 64, "channels": 2, "blocks": None}},
+        {"tiling": {"stride": 8}},
+        {"outputs": []},
+        {"decision": {"scale": 0.0, "shift": 0.0}},
+        {"decision": {"scale": float("nan"), "shift": 0.0}},
+        {"decision": None},
         {"surprise": 1},
     ],
     ids=str,
@@ -95,6 +132,14 @@ def test_drift_of_a_nan_is_infinite():
     assert measure_drift(np.array([1, np.nan], np.float32), one, "x").max_abs == np.inf
     drift = measure_drift(np.array([1, 1.5], np.float32), one, "x")
     assert (drift.max_abs, drift.max_relative) == (0.5, 0.25)
+
+
+def test_probes_of_another_shape_are_no_reference(copy):
+    bundle, probes = open_bundle(copy), load_probes(copy)
+    save_probes(Probes(probes.images, probes.logits[:, 0]), copy)
+    backend, _ = choose_backend("openvino")
+    with pytest.raises(BundleError, match=r"logits of shape \[4\], and the network gives \[4, 1\]"):
+        open_session(backend, bundle, batch=1)
 
 
 def test_a_backend_that_cannot_run_says_why():

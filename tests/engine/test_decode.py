@@ -422,15 +422,17 @@ def test_what_is_no_file_fails_at_once(tmp_path: Path):
     assert time.monotonic() - start < 1
 
 
-def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_without_permission(tmp_path: Path):
     path = tmp_path / "secret"
     path.write_bytes(b"x")
     path.chmod(0)
-    if os.access(path, os.R_OK):  # the superuser reads everything
 
-        def deny(*_: object) -> int:
-            raise PermissionError(13, "Permission denied")
+    def deny(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(os, "open", deny)
-    with pytest.raises(ImageError, match=r"^no permission to read the file$"):
-        read_image_file(path)
+    # Only here: pytest itself opens folders, to remove them.
+    with pytest.MonkeyPatch.context() as patch:
+        if os.access(path, os.R_OK):  # the superuser reads everything
+            patch.setattr(os, "open", deny)
+        with pytest.raises(ImageError, match=r"^no permission to read the file$"):
+            read_image_file(path)

@@ -15,6 +15,7 @@ from trtdet.engine import pipeline
 from trtdet.engine.backends import choose_backend, compile_graph, infer
 from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb
+from trtdet.engine.engine import Engine, Lane
 from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.table import Row
 from trtdet.errors import BackendError
@@ -27,9 +28,9 @@ class ListSink:
         self.rows: list[tuple[str, float | None, str | None]] = []
         self.failures = 0
 
-    def write(self, filename, logit, reason):
-        self.failures += logit is None
-        self.rows.append((filename, None if logit is None else float(logit), reason))
+    def write(self, filename, logits, reason):
+        self.failures += logits is None
+        self.rows.append((filename, None if logits is None else float(*logits), reason))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,10 @@ def open_small(bundle: Bundle, batch: int = 1, slots: int | None = None):
     return compile_graph(backend, bundle.graph, bundle.geometry, batch=batch, slots=slots)
 
 
+def engine_of(session, bundle: Bundle) -> Engine:
+    return Engine((Lane(session, bundle.geometry, bundle.decision),), bundle.outputs)
+
+
 def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX_PIXELS):
     sink = ListSink()
     rows = (Row(index, str(name)) for index, name in enumerate(names))
@@ -49,8 +54,7 @@ def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX
         summary = pipeline.score(
             rows,
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             sink,
             decode_threads=threads,
             max_pixels=max_pixels,
@@ -62,14 +66,12 @@ def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX
 
 def test_rows_come_out_in_order_with_the_scores_of_one_at_a_time(bundle, pictures):
     names = [*pictures, *pictures[::-1]]
-    size = (1, bundle.geometry.height, bundle.geometry.width, 3)
     alone = {}
     with closing(open_small(bundle)) as session:
         for path in pictures:
-            image = np.zeros(size, np.uint8)
             rgb = decode_rgb(path.read_bytes(), max_pixels=DEFAULT_MAX_PIXELS)
-            apply_geometry(bundle.geometry, rgb, image[0])
-            alone[str(path)] = float(infer(session, image)[0])
+            views = apply_geometry(bundle.geometry, rgb)
+            alone[str(path)] = float(infer(session, [views])[0, 0])
     rows = run(bundle, names)
     assert rows == [(str(name), alone[str(name)], None) for name in names]
     assert len(set(alone.values())) == len(pictures)  # the scores tell the images apart
@@ -155,8 +157,7 @@ def test_a_slow_image_holds_nobody_up_but_its_place(bundle, pictures, monkeypatc
         pipeline.score(
             (Row(index, str(path)) for index, path in enumerate(pictures)),
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             sink,
             decode_threads=2,
         )
@@ -179,8 +180,7 @@ def test_rows_are_taken_from_the_table_only_as_slots_come_free(bundle, pictures)
         pipeline.score(
             rows(),
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             sink,
             decode_threads=2,
             on_rows=lambda _count: ahead.append(taken - len(sink.rows)),
@@ -229,8 +229,7 @@ def test_a_request_that_fails_ends_the_run(bundle, pictures, monkeypatch):
         pipeline.score(
             [Row(0, str(pictures[0]))],
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             ListSink(),
             decode_threads=1,
         )
@@ -238,14 +237,13 @@ def test_a_request_that_fails_ends_the_run(bundle, pictures, monkeypatch):
 
 def test_a_network_that_gives_nan_is_a_row_with_a_reason(bundle, pictures, monkeypatch):
     session = open_small(bundle)
-    monkeypatch.setattr(session, "logits", lambda _slot: np.array([np.nan], np.float32))
+    monkeypatch.setattr(session, "logits", lambda _slot: np.array([[np.nan]], np.float32))
     sink = ListSink()
     with closing(session):
         pipeline.score(
             [Row(0, str(pictures[0]))],
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             sink,
             decode_threads=1,
         )
@@ -261,8 +259,7 @@ def test_interrupting_ends_promptly(bundle, pictures):
         pipeline.score(
             (Row(index, str(pictures[0])) for index in range(100_000)),
             lambda row: Path(row.filename),
-            session,
-            bundle.geometry,
+            engine_of(session, bundle),
             ListSink(),
             decode_threads=2,
             on_rows=interrupted,

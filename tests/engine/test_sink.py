@@ -22,10 +22,10 @@ def test_a_logit_reads_back_to_the_same_float32():
 def test_rows_in_order_and_reasons_apart(tmp_path):
     target = tmp_path / "out.csv"
     with open_sink(str(target), failed_logit=None) as sink:
-        sink.write("a, b.jpg", np.float32(1.5), None)
+        sink.write("a, b.jpg", [np.float32(1.5)], None)
         sink.write("no.jpg", None, "file not found")
-        sink.write('q"uote\n.jpg', np.float32(-2e-9), None)
-        sink.write("re\rturn.jpg", np.float32(3), None)
+        sink.write('q"uote\n.jpg', [np.float32(-2e-9)], None)
+        sink.write("re\rturn.jpg", [np.float32(3)], None)
     text = target.read_bytes().decode()
     assert list(csv.reader(io.StringIO(text, newline=""))) == [
         ["filename", "logit"],
@@ -36,6 +36,17 @@ def test_rows_in_order_and_reasons_apart(tmp_path):
     ]
     errors = tmp_path / "out.csv.errors.csv"
     assert errors.read_text() == "filename,reason\nno.jpg,file not found\n"
+
+
+def test_several_columns(tmp_path):
+    target = tmp_path / "out.csv"
+    with open_sink(str(target), 0.5, ("rine", "univ,fd")) as sink:
+        sink.write("a.jpg", np.array([1.5, -2.0], np.float32), None)
+        sink.write("no.jpg", None, "file not found")
+    assert target.read_text() == 'filename,rine,"univ,fd"\na.jpg,1.5,-2.0\nno.jpg,0.5,0.5\n'
+    with open_sink(str(target), None, ("rine", "univfd")) as sink:
+        sink.write("no.jpg", None, "file not found")
+    assert target.read_text() == "filename,rine,univfd\nno.jpg,,\n"
 
 
 def test_a_failed_row_can_carry_a_number(tmp_path):
@@ -49,7 +60,7 @@ def test_reasons_of_an_earlier_run_do_not_stay(tmp_path):
     target = tmp_path / "out.csv"
     (tmp_path / "out.csv.errors.csv").write_text("old")
     with open_sink(str(target), failed_logit=None) as sink:
-        sink.write("a.jpg", np.float32(1), None)
+        sink.write("a.jpg", [np.float32(1)], None)
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -57,7 +68,7 @@ def test_a_run_that_breaks_leaves_what_was_there(tmp_path):
     target = tmp_path / "out.csv"
     target.write_text("the last good run")
     with pytest.raises(RuntimeError), open_sink(str(target), None) as sink:  # noqa: PT012
-        sink.write("a.jpg", np.float32(1), None)
+        sink.write("a.jpg", [np.float32(1)], None)
         sink.write("b.jpg", None, "reason")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
@@ -69,7 +80,7 @@ def test_a_linked_output_is_written_where_the_link_points(tmp_path):
     link = tmp_path / "out.csv"
     link.symlink_to(tmp_path / "elsewhere/real.csv")
     with open_sink(str(link), None) as sink:
-        sink.write("a.jpg", np.float32(1), None)
+        sink.write("a.jpg", [np.float32(1)], None)
     assert link.is_symlink()
     assert (tmp_path / "elsewhere/real.csv").read_text() == "filename,logit\na.jpg,1.0\n"
 
@@ -77,7 +88,7 @@ def test_a_linked_output_is_written_where_the_link_points(tmp_path):
 def test_names_that_are_not_utf8_come_out_as_they_went_in(tmp_path):
     target = tmp_path / "out.csv"
     with open_sink(str(target), None) as sink:
-        sink.write("l\udce4tin.jpg", np.float32(1), None)
+        sink.write("l\udce4tin.jpg", [np.float32(1)], None)
     assert target.read_bytes() == b"filename,logit\nl\xe4tin.jpg,1.0\n"
 
 

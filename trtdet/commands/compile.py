@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from trtdet.errors import InputError
+
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE")
@@ -26,15 +28,22 @@ def command(bundle: str, target: str, batch: int | None) -> None:
     """
     from trtdet.build.builder import parse_targets
     from trtdet.build.compile import compile_plan, write_plan
-    from trtdet.engine.bundle import open_bundle
+    from trtdet.engine.ensemble import Ensemble, open_any
     from trtdet.engine.store import find_bundle
 
-    opened = open_bundle(find_bundle(bundle))
-    for name in parse_targets(target):
-        plan = compile_plan(
-            opened.graph,
-            target=name,
-            batch=batch or opened.batch,
-            on_progress=lambda line: click.echo(line, err=True),
+    opened = open_any(find_bundle(bundle))
+    members = opened.members if isinstance(opened, Ensemble) else (opened,)
+    native = [member.name for member in members if member.tiling]
+    if native:
+        raise InputError(
+            f"{native[0]} sees native resolution: no plan takes images of any size yet"
         )
-        click.echo(str(write_plan(opened.plans, plan)))
+    for name in parse_targets(target):
+        for member in members:
+            plan = compile_plan(
+                member.graph,
+                target=name,
+                batch=(batch or member.batch) * member.geometry.views,
+                on_progress=lambda line: click.echo(line, err=True),
+            )
+            click.echo(str(write_plan(member.plans, plan)))

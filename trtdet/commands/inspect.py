@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -25,29 +26,48 @@ def command(bundle: str | None, as_json: bool) -> None:
     """
     import json
 
-    from trtdet.engine.bundle import load_card, open_bundle
+    from trtdet.engine.bundle import load_card
+    from trtdet.engine.ensemble import Ensemble, open_any
     from trtdet.engine.store import find_bundle
 
-    opened = open_bundle(find_bundle(bundle))
+    opened = open_any(find_bundle(bundle))
+    if isinstance(opened, Ensemble):
+        record = opened.to_json()
+        if as_json:
+            click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        else:
+            members = {member.name: str(member.path) for member in opened.members}
+            _show({**record, "members": members, "path": str(opened.path)}.items())
+        return
     if as_json:
         card = load_card(opened)
         record = {**opened.to_json(), **({"card": card} if card else {})}
         click.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
+    plans = sorted(path.name for path in opened.plans.glob("*.plan"))
+    _show(
+        {
+            **opened.to_json(),
+            "geometry": str(opened.geometry),
+            "outputs": ", ".join(opened.outputs),
+            "plans": "\n".join(plans) or "none: see `trtdet compile --help`",
+            "path": str(opened.path),
+            "card": load_card(opened),
+        }.items()
+    )
+
+
+def _show(entries: Iterable[tuple[str, Any]]) -> None:
+    """A table of names and values; what has no value is left out."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for key, value in {**opened.to_json(), "geometry": str(opened.geometry)}.items():
+    for key, value in entries:
         for name, text in _lines(key.replace("_", " "), value):
             table.add_row(name, text)
-    plans = sorted(path.name for path in opened.plans.glob("*.plan"))
-    table.add_row("plans", "\n".join(plans) or "none: see `trtdet compile --help`")
-    table.add_row("path", str(opened.path))
-    for name, text in _lines("card", load_card(opened)):
-        table.add_row(name, text)
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     Console(highlight=False, markup=False, width=width).print(table)
 
@@ -60,4 +80,4 @@ def _lines(key: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, list) and key.endswith(INTERVALS):
         middle, low, high = value
         return [(key, f"{middle} [{low}, {high}]")]
-    return [(key, str(value))] if value != "" else []
+    return [(key, str(value))] if value not in ("", None) else []

@@ -41,15 +41,15 @@ def command(as_json: bool) -> None:
             ("paper", spec.paper),
             ("code", spec.repository),
             ("licence", spec.licence),
-            ("input", str(spec.geometry)),
+            *(("input", f"{name}: {each}") for name, each in spec.geometries.items()),
             ("note", spec.note),
         ):
             if value:
                 click.echo(f"  {key:<8} {value}")
         for variant in spec.variants:
             click.echo(f"  {'weights':<8} {variant.name}: trained on {variant.trained_on}")
-            if variant.url:
-                click.echo(f"  {'':<8} {variant.url}")
+            if where := variant.url or variant.where:
+                click.echo(f"  {'':<8} {where}")
         click.echo()
 
 
@@ -61,7 +61,7 @@ def _record(spec: DetectorSpec) -> dict[str, Any]:
         "paper": spec.paper,
         "repository": spec.repository,
         "licence": spec.licence,
-        "input": str(spec.geometry),
+        "inputs": {name: str(geometry) for name, geometry in spec.geometries.items()},
         "note": spec.note,
         "variants": [
             {
@@ -69,6 +69,7 @@ def _record(spec: DetectorSpec) -> dict[str, Any]:
                 "trained_on": variant.trained_on,
                 "file": variant.file,
                 "url": variant.url,
+                "where": variant.where,
                 "git_blob": variant.git_blob,
             }
             for variant in spec.variants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -68,9 +68,10 @@ def command(
       trtdet score input.csv output.csv
       trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
     """
-    from trtdet.engine.backends import choose_backend, open_session
-    from trtdet.engine.bundle import open_bundle
+    from trtdet.engine.backends import choose_backend
     from trtdet.engine.decode import DEFAULT_MAX_PIXELS
+    from trtdet.engine.engine import open_engine
+    from trtdet.engine.ensemble import open_any
     from trtdet.engine.machine import core_count
     from trtdet.engine.pipeline import score
     from trtdet.engine.sink import check_output, errors_path, open_sink
@@ -82,7 +83,7 @@ def command(
     check_output(output_csv, input_csv)
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
-        bundle = open_bundle(folder)
+        bundle = open_any(folder)
         if engine is None and folder == starter_bundle():
             click.echo(
                 "no engine was chosen: the starter scores (`trtdet inspect starter`)", err=True
@@ -90,19 +91,17 @@ def command(
         chosen, rejected = choose_backend(backend)
         for status in rejected:
             click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
-        session, _drift = open_session(chosen, bundle, batch=batch or bundle.batch)
         # A bar and rows on one terminal would overwrite each other.
         shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
         with (
-            closing(session),
-            open_sink(output_csv, failed_logit) as sink,
+            open_engine(chosen, bundle, batch=batch) as opened,
+            open_sink(output_csv, failed_logit, opened.columns) as sink,
             _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
         ):
             summary = score(
                 table.rows(),
                 table.resolve,
-                session,
-                bundle.geometry,
+                opened,
                 sink,
                 decode_threads=threads or core_count(),
                 max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
@@ -110,13 +109,18 @@ def command(
             )
     which = bundle.name + (" that comes with trtdet" if folder == starter_bundle() else "")
     click.echo(
-        f"{summary.rows} rows in {summary.seconds:.1f} s ({summary.images_per_s:.0f} images/s), "
-        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {session.name}",
+        f"{summary.rows} rows in {summary.seconds:.1f} s ({_rate(summary.images_per_s)} images/s), "
+        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {opened.name}",
         err=True,
     )
     if summary.failures and output_csv != "-":
         click.echo(f"the reasons are in {errors_path(Path(output_csv))}", err=True)
     return EXIT_FAILED_ROWS if summary.failures else 0
+
+
+def _rate(images_per_s: float) -> str:
+    """Three digits, or more where there are more before the point."""
+    return f"{images_per_s:.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
 
 
 @contextmanager

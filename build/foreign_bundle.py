@@ -1,0 +1,219 @@
+"""`trtdet build --onnx`: a graph from elsewhere becomes a bundle that was compared with it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, checker
+
+from trtdet.build.foreign import ForeignGraph, read_foreign
+from trtdet.build.foreign_graph import engine_graph
+from trtdet.build.foreign_reference import Head, run_reference
+from trtdet.build.foreign_spec import ForeignSpec, read_spec
+from trtdet.build.graph import save_graph, simplify_graph
+from trtdet.build.placing import (
+    OnStage,
+    compile_plans,
+    keep_plans,
+    tool_versions,
+    write_compared,
+)
+from trtdet.build.probes import make_probes
+from trtdet.engine.atomic import atomic_folder
+from trtdet.engine.backends import (
+    BackendStatus,
+    choose_backend,
+    compile_graph,
+    infer,
+    refuse_drift,
+)
+from trtdet.engine.bundle import (
+    GRAPH,
+    PROBES,
+    Bundle,
+    load_probes,
+    measure_drift,
+    save_probes,
+)
+from trtdet.engine.decision import AS_IT_IS, Decision
+from trtdet.engine.digest import sha256_file
+from trtdet.engine.store import STARTER, bundle_folder, check_place
+from trtdet.errors import BackendError, DriftError, InputError
+
+Logits = NDArray[np.float32]
+
+# A batch that shows whether rows keep apart: not 1, and no divisor of the number of probes.
+_BATCH = 3
+
+
+@dataclass(frozen=True)
+class ForeignRequest:
+    """What the user asked for."""
+
+    onnx: Path
+    spec: Path
+    platt: Decision = AS_IT_IS
+    name: str | None = None  # None: the spec's
+    out: Path | None = None  # the bundle's folder; None: in the store, under its name
+    batch: int = 1
+    targets: tuple[str, ...] = ()  # compute capabilities to compile TensorRT-RTX plans for
+
+
+def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
+    """Build, compare and place a bundle. `on_stage` hears one line per stage.
+
+    Raises InputError (a spec or a graph that cannot be, or that do not fit, a folder in the way),
+    DriftError (the engine does not give the graph's logits), BackendError (nothing runs it).
+    """
+    spec = read_spec(request.spec)
+    name = request.name or spec.name
+    if name == STARTER:
+        raise InputError(f"{STARTER} is the package's own bundle: choose another --name")
+    stored = bundle_folder(name)  # refuses a name that is none
+    out = request.out or stored
+    check_place(out)
+    backend, _rejected = choose_backend("auto")
+    foreign = read_foreign(request.onnx, spec)
+    on_stage(f"graph      {foreign}")
+    with atomic_folder(out) as folder:
+        probes, head = run_reference(foreign, spec, make_probes(*spec.geometry.fixed_size))
+        save_probes(probes, folder)
+        on_stage(f"reference  the graph as it is; logit from {_source(foreign, spec, head)}")
+        try:
+            _write_graph(foreign, spec, head, backend, folder, on_stage)
+            keep_plans(out, folder)
+            bundle = _describe(foreign, spec, request, name, folder)
+            compile_plans(bundle, request.targets, on_stage)
+            bundle = write_compared(bundle, backend, "the graph", on_stage)
+        except DriftError as error:
+            raise DriftError(f"{error}. {_advice(spec, head)}") from error
+    return replace(bundle, path=out)
+
+
+def _write_graph(
+    foreign: ForeignGraph,
+    spec: ForeignSpec,
+    head: Head,
+    backend: BackendStatus,
+    folder: Path,
+    on_stage: OnStage,
+) -> None:
+    """Join and simplify; the graph's outputs before and after onnxsim must agree.
+
+    It is more than a check of onnxsim: OpenVINO was seen to compute a constant If after a Gemm
+    wrongly, alike in the reference and here, but not once onnxsim had folded it.
+    """
+    joined = engine_graph(foreign, spec, head)
+    try:
+        checker.check_model(joined)
+        logits = _save_and_run(joined, folder, spec, backend)
+    except checker.ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{foreign.path} is no valid ONNX ({reason}): convert it again") from error
+    simplified = simplify_graph(joined)
+    after = _save_and_run(simplified, folder, spec, backend)
+    drift = measure_drift(after, logits, "onnxsim")
+    on_stage(
+        f"simplify   {len(joined.graph.node)} nodes to {len(simplified.graph.node)}, "
+        f"logits moved by at most {drift.max_abs:.2g}"
+    )
+    refuse_drift(drift, spec.tolerance, "the simplified graph")
+    _check_batches(foreign, spec, after, backend, folder)
+
+
+def _check_batches(
+    foreign: ForeignGraph,
+    spec: ForeignSpec,
+    logits: Logits,
+    backend: BackendStatus,
+    folder: Path,
+) -> None:
+    """Raise InputError where an image's logit depends on the batch it is in."""
+    apart = InputError(
+        f"{foreign.path} works on one image at a time: {_BATCH} together do not score as each by "
+        "itself. Convert it with a free batch dimension (tf2onnx: a signature with None; torch: "
+        "dynamic_shapes)"
+    )
+    try:
+        batched = _run(folder, spec, backend, batch=_BATCH)
+    except (BackendError, ValueError) as error:  # ValueError: too few rows to be averaged by view
+        raise apart from error
+    same = batched.shape == logits.shape
+    if not same or not measure_drift(batched, logits, "").max_relative <= spec.tolerance:
+        raise apart
+
+
+def _save_and_run(
+    graph: ModelProto, folder: Path, spec: ForeignSpec, backend: BackendStatus
+) -> Logits:
+    """The probes' logits [P, 1] of a graph, which stays in the bundle until the next."""
+    save_graph(graph, folder / GRAPH)
+    return _run(folder, spec, backend, batch=1)
+
+
+def _run(folder: Path, spec: ForeignSpec, backend: BackendStatus, *, batch: int) -> Logits:
+    """The probes' logits [P, 1]."""
+    images = load_probes(folder).images
+    session = compile_graph(backend, folder / GRAPH, spec.geometry, batch=batch, slots=2)
+    with closing(session):
+        return infer(session, [image[None] for image in images])
+
+
+def _describe(
+    foreign: ForeignGraph, spec: ForeignSpec, request: ForeignRequest, name: str, folder: Path
+) -> Bundle:
+    """The bundle's record, but for the drift, which is measured through it."""
+    normalization = {}
+    if (scaling := spec.scaling) is not None:
+        normalization = {
+            "scale": [scaling.scale],
+            "mean": list(scaling.mean),
+            "std": list(scaling.std),
+        }
+    return Bundle(
+        name=name,
+        detector=spec.name,
+        variant="onnx",
+        title=spec.title,
+        paper=spec.paper,
+        repository=spec.repository,
+        licence=spec.licence,
+        trained_on=spec.trained_on,
+        note=spec.note,
+        precision="fp32",
+        geometry=spec.geometry,
+        normalization=normalization,
+        batch=request.batch,
+        tolerance=spec.tolerance,
+        checkpoint={
+            "file": foreign.path.name,
+            "sha256": sha256_file(foreign.path),
+            "released": False,
+        },
+        hashes={file: sha256_file(folder / file) for file in (GRAPH, PROBES)},
+        drift={},
+        tools=tool_versions("onnx", "onnxsim", "openvino", "numpy"),
+        decision=request.platt,
+        path=folder,
+    )
+
+
+def _source(foreign: ForeignGraph, spec: ForeignSpec, head: Head) -> str:
+    if head.tensor != foreign.output.name:
+        return f"{head.tensor}, before the last activation"
+    if spec.output.meaning in ("probability", "probabilities"):
+        return f"the {head.meaning} {head.tensor}: no activation was found, float32 limits them"
+    return f"the {head.meaning} {head.tensor}"
+
+
+def _advice(spec: ForeignSpec, head: Head) -> str:
+    if head.meaning in ("probability", "probabilities"):
+        return (
+            "Near 1 a probability has lost its logit: convert the model without its last "
+            "activation, and say so in [output] meaning"
+        )
+    return f"Where so much is rounding, as in a float16 graph, {spec.path} may give a tolerance"

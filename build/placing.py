@@ -1,0 +1,69 @@
+"""The last steps of every build: plans, the comparison with the reference, the record."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import trtdet
+from trtdet.build.compile import compile_plan, write_plan
+from trtdet.engine.backends import BackendStatus, open_session
+from trtdet.engine.bundle import GRAPH, PLANS, Bundle, write_record
+from trtdet.engine.digest import sha256_file
+
+OnStage = Callable[[str], None]
+
+
+def keep_plans(old: Path, new: Path) -> None:
+    """Take over the compiled plans of a bundle's last build that are of the very same graph."""
+    graph = sha256_file(new / GRAPH)
+    for record in sorted((old / PLANS).glob("*.json")):
+        plan = record.with_suffix(".plan")
+        if plan.is_file() and json.loads(record.read_text())["key"]["graph_sha256"] == graph:
+            (new / PLANS).mkdir(exist_ok=True)
+            for file in (plan, record):
+                shutil.copy2(file, new / PLANS)
+
+
+def compile_plans(bundle: Bundle, targets: Iterable[str], on_stage: OnStage) -> None:
+    """Compile the bundle's graph for compute capabilities such as sm_86."""
+    for target in targets:
+        plan = compile_plan(
+            bundle.graph,
+            target=target,
+            batch=bundle.batch * bundle.geometry.views,
+            on_progress=lambda line: on_stage(f"plan       {line}"),
+        )
+        write_plan(bundle.plans, plan)
+
+
+def write_compared(
+    bundle: Bundle, backend: BackendStatus, reference: str, on_stage: OnStage
+) -> Bundle:
+    """Compare the bundle's engine with its probes' logits; the bundle with its drift, written.
+
+    Raises DriftError where they differ by more than the bundle's tolerance.
+    """
+    session, drift = open_session(backend, bundle, batch=bundle.batch)
+    session.close()
+    on_stage(
+        f"compare    {drift.backend} against {reference} on the probes: logits within "
+        f"{drift.max_abs:.2g}, {drift.max_relative:.1g} of 1 + |logit| (limit {bundle.tolerance:g})"
+    )
+    compared = replace(bundle, drift=asdict(drift))
+    write_record(compared, bundle.path)
+    return compared
+
+
+def tool_versions(*tools: str) -> dict[str, str]:
+    """What a bundle was made with, for its record."""
+    return {
+        "trtdet": trtdet.__version__,
+        "python": platform.python_version(),
+        **{tool: version(tool) for tool in tools},
+    }
