@@ -7,7 +7,7 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
-from trtdet.build.graph import without_weights
+from trtdet.build.simplify import without_weights
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -35,9 +35,10 @@ from trtdet.build.assemble import BuildRequest, build_bundle
 from trtdet.build.clip_tower import Block, ClipTower, TowerOutput
 from trtdet.build.detectors.registry import find_detector
 from trtdet.build.detectors.spec import CLIP
-from trtdet.build.graph import EngineModule, export_graph, simplify_graph
+from trtdet.build.graph import EngineModule, export_graph
 from trtdet.build.load import Loaded, load_detectors
 from trtdet.build.probes import make_probes
+from trtdet.build.simplify import simplify_graph
 from trtdet.build.tower_shapes import TowerConfig
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import Bundle

@@ -170,7 +170,7 @@ def train_and_build(images: Sequence[LabelledImage], out: Path) -> Bundle:
         )
         write_weights(trained, spec, variant, SETTINGS, weights)
         state.unlink()
-    request = BuildRequest(model=MODEL, weights=(weights,), name=STARTER, out=out)
+    request = BuildRequest(model=MODEL, weights=(weights,), name=out.name, out=out)
     return build_bundle(request, on_stage=lambda _line: None)
 
 

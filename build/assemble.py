@@ -7,14 +7,13 @@ whatever stops the build before that leaves what was there.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from onnx import ModelProto
 from torch import nn
 
 from trtdet.build.detectors.spec import DetectorSpec
@@ -22,8 +21,6 @@ from trtdet.build.graph import (
     EngineModule,
     export_graph,
     export_tiles,
-    save_graph,
-    simplify_graph,
 )
 from trtdet.build.inputs import Inputs, choose_inputs
 from trtdet.build.load import (
@@ -43,12 +40,11 @@ from trtdet.build.placing import (
 )
 from trtdet.build.pooled import Pooled, TileModule, pooled_channels
 from trtdet.build.probes import make_probes
+from trtdet.build.simplify import probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
     BackendStatus,
     choose_backend,
-    compile_graph,
-    infer,
     refuse_drift,
 )
 from trtdet.engine.bundle import (
@@ -56,7 +52,6 @@ from trtdet.engine.bundle import (
     PROBES,
     Bundle,
     Probes,
-    load_probes,
     measure_drift,
     save_probes,
 )
@@ -222,36 +217,20 @@ def _fold(loaded: Loaded, inputs: Inputs) -> tuple[nn.Module, Inputs]:
 def _write_graph(
     network: nn.Module, inputs: Inputs, backend: BackendStatus, folder: Path, on_stage: OnStage
 ) -> None:
-    """Export, simplify; the graph's outputs before and after onnxsim must agree."""
-    on_stage("export     ONNX, opset 18, uint8 NHWC in, float32 logit out")
-    if inputs.tiling is None:
-        module = EngineModule(network, inputs.normalization)
-        exported = export_graph(module, *inputs.probe_size)
-    else:
+    """Export and simplify; what the graph gives before, after and in tiles must agree."""
+
+    def export() -> ModelProto:
+        if inputs.tiling is None:
+            module = EngineModule(network, inputs.normalization)
+            return export_graph(module, *inputs.probe_size)
         assert isinstance(network, Pooled)
-        exported = export_tiles(TileModule(network, inputs.normalization), inputs.tiling)
-    save_graph(exported, folder / GRAPH)
-    before = _engine_logits(folder, inputs, backend)
-    count = len(exported.graph.node)
-    simplified = simplify_graph(exported)
-    del exported  # a tower's weights are 1.2 GB
-    save_graph(simplified, folder / GRAPH)
-    drift = measure_drift(_engine_logits(folder, inputs, backend), before, "onnxsim")
-    on_stage(
-        f"simplify   {count} nodes to {len(simplified.graph.node)}, "
-        f"logits moved by at most {drift.max_abs:.2g}"
+        return export_tiles(TileModule(network, inputs.normalization), inputs.tiling)
+
+    on_stage("export     ONNX, opset 18, uint8 NHWC in, float32 logit out")
+    probe = partial(probe_logits, folder, backend, inputs.geometry)
+    whole = write_simplified(
+        export, partial(probe, inputs.tiling), folder, inputs.tolerance, on_stage
     )
-    refuse_drift(drift, inputs.tolerance, "the simplified graph")
     if inputs.tiling is not None:
-        small = replace(inputs, tiling=inputs.tiling.smallest())
-        drift = measure_drift(_engine_logits(folder, small, backend), before, "openvino in tiles")
+        drift = measure_drift(probe(inputs.tiling.smallest()), whole, "openvino in tiles")
         refuse_drift(drift, inputs.tolerance, "the image in tiles of the smallest size")
-
-
-def _engine_logits(folder: Path, inputs: Inputs, backend: BackendStatus) -> NDArray[np.float32]:
-    images = load_probes(folder).images
-    session = compile_graph(
-        backend, folder / GRAPH, inputs.geometry, inputs.tiling, batch=1, slots=2
-    )
-    with closing(session):
-        return infer(session, [image[None] for image in images])

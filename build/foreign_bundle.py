@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, checker
 
 from trtdet.build.foreign import ForeignGraph, read_foreign
 from trtdet.build.foreign_graph import engine_graph
 from trtdet.build.foreign_reference import Head, run_reference
 from trtdet.build.foreign_spec import ForeignSpec, read_spec
-from trtdet.build.graph import save_graph, simplify_graph
 from trtdet.build.placing import (
     OnStage,
     compile_plans,
@@ -23,28 +21,23 @@ from trtdet.build.placing import (
     write_compared,
 )
 from trtdet.build.probes import make_probes
+from trtdet.build.simplify import Logits, probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
     BackendStatus,
     choose_backend,
-    compile_graph,
-    infer,
-    refuse_drift,
 )
 from trtdet.engine.bundle import (
     GRAPH,
     PROBES,
     Bundle,
-    load_probes,
     measure_drift,
     save_probes,
 )
 from trtdet.engine.decision import AS_IT_IS, Decision
 from trtdet.engine.digest import sha256_file
-from trtdet.engine.store import STARTER, bundle_folder, check_place
+from trtdet.engine.store import bundle_folder, check_place
 from trtdet.errors import BackendError, DriftError, InputError
-
-Logits = NDArray[np.float32]
 
 # A batch that shows whether rows keep apart: not 1, and no divisor of the number of probes.
 _BATCH = 3
@@ -71,8 +64,6 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
     """
     spec = read_spec(request.spec)
     name = request.name or spec.name
-    if name == STARTER:
-        raise InputError(f"{STARTER} is the package's own bundle: choose another --name")
     stored = bundle_folder(name)  # refuses a name that is none
     out = request.out or stored
     check_place(out)
@@ -107,30 +98,28 @@ def _write_graph(
     It is more than a check of onnxsim: OpenVINO was seen to compute a constant If after a Gemm
     wrongly, alike in the reference and here, but not once onnxsim had folded it.
     """
-    joined = engine_graph(foreign, spec, head)
-    try:
-        checker.check_model(joined)
-        logits = _save_and_run(joined, folder, spec, backend)
-    except checker.ValidationError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{foreign.path} is no valid ONNX ({reason}): convert it again") from error
-    simplified = simplify_graph(joined)
-    after = _save_and_run(simplified, folder, spec, backend)
-    drift = measure_drift(after, logits, "onnxsim")
-    on_stage(
-        f"simplify   {len(joined.graph.node)} nodes to {len(simplified.graph.node)}, "
-        f"logits moved by at most {drift.max_abs:.2g}"
-    )
-    refuse_drift(drift, spec.tolerance, "the simplified graph")
-    _check_batches(foreign, spec, after, backend, folder)
+
+    def join() -> ModelProto:
+        joined = engine_graph(foreign, spec, head)
+        try:
+            checker.check_model(joined)
+        except checker.ValidationError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{foreign.path} is no valid ONNX ({reason}): convert it again"
+            ) from error
+        return joined
+
+    probe = partial(probe_logits, folder, backend, spec.geometry)
+    logits = write_simplified(join, probe, folder, spec.tolerance, on_stage)
+    _check_batches(foreign, spec, logits, partial(probe, batch=_BATCH))
 
 
 def _check_batches(
     foreign: ForeignGraph,
     spec: ForeignSpec,
     logits: Logits,
-    backend: BackendStatus,
-    folder: Path,
+    together: Callable[[], Logits],
 ) -> None:
     """Raise InputError where an image's logit depends on the batch it is in."""
     apart = InputError(
@@ -139,28 +128,12 @@ def _check_batches(
         "dynamic_shapes)"
     )
     try:
-        batched = _run(folder, spec, backend, batch=_BATCH)
+        batched = together()
     except (BackendError, ValueError) as error:  # ValueError: too few rows to be averaged by view
         raise apart from error
     same = batched.shape == logits.shape
     if not same or not measure_drift(batched, logits, "").max_relative <= spec.tolerance:
         raise apart
-
-
-def _save_and_run(
-    graph: ModelProto, folder: Path, spec: ForeignSpec, backend: BackendStatus
-) -> Logits:
-    """The probes' logits [P, 1] of a graph, which stays in the bundle until the next."""
-    save_graph(graph, folder / GRAPH)
-    return _run(folder, spec, backend, batch=1)
-
-
-def _run(folder: Path, spec: ForeignSpec, backend: BackendStatus, *, batch: int) -> Logits:
-    """The probes' logits [P, 1]."""
-    images = load_probes(folder).images
-    session = compile_graph(backend, folder / GRAPH, spec.geometry, batch=batch, slots=2)
-    with closing(session):
-        return infer(session, [image[None] for image in images])
 
 
 def _describe(

@@ -6,31 +6,19 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxsim
 import torch
 from torch import Tensor, nn
 
 from trtdet.build.detectors.spec import Normalization
+from trtdet.build.simplify import without_traces
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, OUTPUT_NAME, POOLED, ROWS
 from trtdet.engine.tiles import Tiling
 
 # 18: LayerNormalization is one node since 17, and every runtime we target reads 18.
 OPSET = 18
-
-# onnxsim would turn MatMul + Add into Reshape + Gemm + Reshape, which makes transformers larger;
-# skipping the first alone does not stop it.
-SKIPPED_OPTIMIZERS = [
-    "fuse_matmul_add_bias_into_gemm",
-    "fuse_matmul_add_bias_into_gemm_batched",
-]
-
-
-# Weights from this size on are kept out of the simplifier's hands.
-LARGE_BYTES = 1 << 16
 
 
 class EngineModule(nn.Module):
@@ -38,8 +26,7 @@ class EngineModule(nn.Module):
 
     mean: Tensor
     std: Tensor
-
-    table: Tensor
+    table: Tensor  # every level of every channel, normalised, [3 * 256]; only for `by_table`
 
     def __init__(self, network: nn.Module, normalization: Normalization):
         super().__init__()
@@ -47,8 +34,9 @@ class EngineModule(nn.Module):
         self.by_table = normalization.by_table
         self.register_buffer("mean", _per_channel(normalization.mean))
         self.register_buffer("std", _per_channel(normalization.std))
-        levels = torch.arange(256, dtype=torch.float32).expand(1, 3, 1, 256)
-        self.register_buffer("table", self._normalized(levels).flatten())  # [3 * 256]
+        if self.by_table:
+            levels = torch.arange(256, dtype=torch.float32).expand(1, 3, 1, 256)
+            self.register_buffer("table", self._normalized(levels).flatten())
 
     def forward(self, image: Tensor) -> Tensor:
         """The normalised image through the network."""
@@ -103,63 +91,12 @@ def _export(
             verbose=False,
         )
     assert program is not None  # only the legacy exporter returns nothing
-    graph = _without_traces(program.model_proto)
+    graph = without_traces(program.model_proto)
     free = [each.dim_param for each in graph.graph.input[0].type.tensor_type.shape.dim]
     if not any(free):  # the exporter fixed what must stay free, without a word
         raise RuntimeError(f"the exported graph takes one size only: {graph.graph.input[0]}")
     module.to("meta")  # the weights are in the graph now, and may be large
     return graph
-
-
-def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Constant folding and dead-node removal by onnxsim; the caller compares the outputs.
-
-    Large weights go past onnxsim and the checker: both would copy them several times over, a
-    gigabyte each, to leave them as they are.
-    """
-    light, weights = without_weights(graph)
-    simplified, _checked = onnxsim.simplify(light, skipped_optimizers=SKIPPED_OPTIMIZERS)
-    onnx.checker.check_model(simplified)
-    used = {name for node in simplified.graph.node for name in node.input}
-    inputs = [each for each in simplified.graph.input if each.name not in weights]
-    del simplified.graph.input[:]
-    simplified.graph.input.extend(inputs)
-    simplified.graph.initializer.extend(weights[name] for name in weights if name in used)
-    return _without_traces(simplified)
-
-
-def save_graph(graph: onnx.ModelProto, path: Path) -> None:
-    """Write the graph as one file."""
-    onnx.save(graph, path)
-
-
-def without_weights(
-    graph: onnx.ModelProto,
-) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
-    """A copy whose large weights are inputs, and these weights by name, still in `graph`."""
-    whole = graph.graph
-    weights = {each.name: each for each in whole.initializer if len(each.raw_data) >= LARGE_BYTES}
-    stand_ins = [
-        onnx.helper.make_tensor_value_info(name, each.data_type, each.dims)
-        for name, each in weights.items()
-    ]
-    light = onnx.helper.make_graph(
-        whole.node,
-        whole.name,
-        [*whole.input, *stand_ins],
-        whole.output,
-        [each for each in whole.initializer if each.name not in weights],
-        value_info=whole.value_info,
-    )
-    model = onnx.helper.make_model(
-        light,
-        ir_version=graph.ir_version,
-        opset_imports=graph.opset_import,
-        functions=graph.functions,
-        producer_name=graph.producer_name,
-        producer_version=graph.producer_version,
-    )
-    return model, weights
 
 
 @contextmanager
@@ -174,16 +111,6 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's stack traces: they name the builder's folders and change with them."""
-    for value in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info):
-        value.ClearField("doc_string")
-        value.ClearField("metadata_props")
-    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.initializer):
-        value.ClearField("metadata_props")
-    return graph
 
 
 def _per_channel(values: tuple[float, float, float]) -> Tensor:

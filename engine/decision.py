@@ -1,7 +1,7 @@
 """From raw logits to the one that is written: a detector's calibration, an ensemble's vote.
 
 Everything is computed in float64 and rounded to float32 once; where the answer's sign decides, it
-survives the rounding.
+survives the rounding. What a network failed to say (NaN, an infinity) becomes no score.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
+_Wide = NDArray[np.float64]
 Combine = Literal["mean-logit", "mean-probability"]
 
 
@@ -36,7 +37,8 @@ class Decision:
         """Any shape."""
         if self == AS_IT_IS:
             return logits
-        return _rounded(self.scale * logits.astype(np.float64) + self.shift)
+        decided = _rounded(self.scale * logits.astype(np.float64) + self.shift)
+        return np.where(np.isfinite(logits), decided, logits)
 
 
 AS_IT_IS = Decision()
@@ -64,28 +66,32 @@ class Vote:
             raise ValueError(f"a threshold is a probability between 0 and 1, not {self.threshold}")
 
     def apply(self, members: Sequence[Logits]) -> Logits:
-        """Each member's logits [N] to one logit each [N]; a NaN stays one."""
+        """Each member's logits [N] to one logit each [N]; NaN where a member's is not finite."""
         logits = np.stack(members).astype(np.float64)  # [M, N]
         weights = np.array(self.weights)[:, None] / sum(self.weights)
         bar = math.log(self.threshold) - math.log1p(-self.threshold)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            combined = self._combined(logits, weights, bar)
+        return np.where(np.isfinite(logits).all(0), combined, np.float32(np.nan))
+
+    def _combined(self, logits: _Wide, weights: _Wide, bar: float) -> Logits:
         if self.combine == "mean-logit":
             return _rounded((weights * logits).sum(0) - bar)
         synthetic = (weights * _sigmoid(logits)).sum(0)  # the mean probability, and of real:
         real = (weights * _sigmoid(-logits)).sum(0)  # summed apart, or 1 - 1e-20 would be 1
-        with np.errstate(divide="ignore"):
-            combined = _rounded(np.log(synthetic) - np.log(real) - bar)
+        combined = _rounded(np.log(synthetic) - np.log(real) - bar)
         tiny = np.finfo(np.float32).smallest_subnormal
         return np.where(
             synthetic > self.threshold, np.maximum(combined, tiny), np.minimum(combined, 0.0)
         ).astype(np.float32)
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(x: _Wide) -> _Wide:
     small = np.exp(-np.abs(x))  # never overflows
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
-def _rounded(logits: NDArray[np.float64]) -> Logits:
+def _rounded(logits: _Wide) -> Logits:
     """To float32: away from infinity and, unless it is 0, from 0."""
     limits = np.finfo(np.float32)
     rounded = np.clip(logits, -limits.max, limits.max).astype(np.float32)

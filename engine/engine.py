@@ -56,14 +56,10 @@ class Engine:
 
     def logits(self, slot: int) -> NDArray[np.float32]:
         """The slot's answer, float32 [batch, len(columns)]."""
-        raw = [lane.session.logits(slot) for lane in self.lanes]
-        decided = [lane.decision.apply(each) for lane, each in zip(self.lanes, raw, strict=True)]
-        together = decided[0]
-        if self.vote is not None:
-            together = self.vote.apply([member[:, 0] for member in decided])[:, None]
-        # What a network failed to say, no calibration and no vote makes a score of.
-        said = np.isfinite(np.concatenate(raw, axis=1)).all(axis=1, keepdims=True)
-        return np.where(said, together, np.float32(np.nan))
+        decided = [lane.decision.apply(lane.session.logits(slot)) for lane in self.lanes]
+        if self.vote is None:
+            return decided[0]
+        return self.vote.apply([member[:, 0] for member in decided])[:, None]
 
 
 @contextmanager

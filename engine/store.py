@@ -38,7 +38,9 @@ def store_folder() -> Path:
 
 
 def bundle_folder(name: str) -> Path:
-    """Where the store keeps the bundle `name`. Raises InputError for a name that is not one."""
+    """Where the store keeps the bundle `name`. Raises InputError for a name that none can have."""
+    if name == STARTER:
+        raise InputError(f"{STARTER} is the package's own bundle: choose another --name")
     if not _NAME.fullmatch(name):
         raise InputError(f"'{name}' cannot name a bundle: use letters, digits, '.', '_' and '-'")
     return store_folder() / "bundles" / name

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
-from trtdet.build.detectors.ferretnet import GEOMETRIES, REACH, FerretNet, simplify
-from trtdet.build.detectors.spec import CLIP, DetectorSpec, Variant
+from trtdet.build.detectors import ferretnet
+from trtdet.build.detectors.spec import Variant
 
 
 def build_network(variant: Variant) -> nn.Module:
     """The B model: width 96."""
-    return FerretNet(width=96)
+    return ferretnet.FerretNet(width=96)
 
 
-SPEC = DetectorSpec(
+SPEC = replace(
+    ferretnet.SPEC,
     name="ferretnet-b",
     title="FerretNet-B (median, 3x3)",
-    paper="Liang et al., FerretNet: Efficient Synthetic Image Detection via Local Pixel "
-    "Dependencies, NeurIPS 2025, arXiv 2509.20890",
-    repository="github.com/xigua7105/FerretNet @ e92796c1a2fb",
-    licence="Apache-2.0",
-    geometries=GEOMETRIES,
-    normalization=CLIP,
     variants=(
         Variant(
             name="4cls",
@@ -33,7 +30,5 @@ SPEC = DetectorSpec(
         ),
     ),
     network=build_network,
-    simplify=simplify,
-    reach=REACH,
     note="Reads up-sampling traces, which JPEG at any common quality erases.",
 )

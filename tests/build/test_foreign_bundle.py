@@ -17,7 +17,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from tests.build.foreign_graphs import Net, spec_text, write_spec
 from tests.conftest import read_rows, run_trtdet, write_rows
-from trtdet.build import foreign_bundle
+from trtdet.build import foreign_bundle, simplify
 from trtdet.build.foreign_bundle import ForeignRequest, build_foreign
 from trtdet.engine import store
 from trtdet.engine.bundle import load_probes, open_bundle
@@ -208,7 +208,7 @@ def test_a_simplification_that_moves_the_logits_is_refused(tmp_path, monkeypatch
         bias.CopyFrom(numpy_helper.from_array(np.float32([0.01]), "bias"))
         return changed
 
-    monkeypatch.setattr(foreign_bundle, "simplify_graph", louder)
+    monkeypatch.setattr(simplify, "simplify_graph", louder)
     net = Net()
     text = spec_text(net, 'meaning = "logit"')
     refused(tmp_path, DriftError, net.graph(), text, r"simplified graph .* drifts by 0\.01")

@@ -13,14 +13,16 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
 
+import onnx  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from tests.build.random_weights import seeded  # noqa: E402
 from trtdet.build.assemble import BuildRequest, build_bundle  # noqa: E402
 from trtdet.build.detectors.registry import detectors, find_detector  # noqa: E402
 from trtdet.build.detectors.spec import IMAGENET, DetectorSpec, Normalization  # noqa: E402
-from trtdet.build.graph import EngineModule, export_tiles, save_graph, simplify_graph  # noqa: E402
+from trtdet.build.graph import EngineModule, export_tiles  # noqa: E402
 from trtdet.build.pooled import PooledNetwork, TileModule, fold_pooled  # noqa: E402
+from trtdet.build.simplify import simplify_graph  # noqa: E402
 from trtdet.engine.backends import choose_backend, compile_graph, infer  # noqa: E402
 from trtdet.engine.bundle import open_bundle  # noqa: E402
 from trtdet.engine.geometry import NATIVE  # noqa: E402
@@ -72,7 +74,7 @@ def tiny() -> Tiny:
 def tiny_graph(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "model.onnx"
     module = TileModule(fold_pooled(copy.deepcopy(tiny)), IMAGENET)
-    save_graph(simplify_graph(export_tiles(module, TINY)), path)
+    onnx.save(simplify_graph(export_tiles(module, TINY)), path)
     return path
 
 

@@ -157,9 +157,12 @@ class TestMeanLogit:
 @pytest.mark.parametrize("combine", ["mean-logit", "mean-probability"])
 class TestEveryVote:
     def test_nan_stays_and_costs_no_other_image(self, combine):
-        members = [np.array([1, np.nan, 2], np.float32), np.array([1, 1, np.nan], np.float32)]
+        members = [
+            np.array([1, np.nan, 2, np.inf, 1], np.float32),
+            np.array([1, 1, np.nan, 1, -np.inf], np.float32),
+        ]
         logits = Vote(combine, (1.0, 1.0)).apply(members)
-        assert np.isnan(logits).tolist() == [False, True, True]
+        assert np.isnan(logits).tolist() == [False, True, True, True, True]
         assert logits[0] == pytest.approx(1)
 
     def test_weights_need_not_sum_to_1(self, combine):
@@ -206,12 +209,12 @@ class TestDecision:
         logits = np.array([1.1, -0.0, np.nan, np.inf, 1e-45], np.float32)
         assert AS_IT_IS.apply(logits).tobytes() == logits.tobytes()
 
-    def test_no_finite_logit_becomes_infinite_and_nan_stays(self):
-        logits = np.array([3e38, -3e38, np.nan], np.float32)
+    def test_no_finite_logit_becomes_infinite_and_no_other_finite(self):
+        logits = np.array([3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
         scaled = Decision(1000.0, 0.0).apply(logits)
         limit = np.finfo(np.float32).max
-        assert scaled[:2].tolist() == [limit, -limit]
-        assert np.isnan(scaled[2])
+        assert scaled[:4].tolist() == [limit, -limit, np.inf, -np.inf]
+        assert np.isnan(scaled[4])
 
     @pytest.mark.parametrize(
         ("scale", "shift"), [(0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (1.0, float("inf"))]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from trtdet.commands.destination import announce, destination_options
 from trtdet.commands.released import fetched
 from trtdet.errors import InputError
 
@@ -81,12 +82,6 @@ if TYPE_CHECKING:
 )
 @click.option("--name", metavar="N", help="The bundle's name [the model's, with its variant].")
 @click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The bundle's folder [the store's, under the name].",
-)
-@click.option(
     "--batch",
     type=click.IntRange(1, 4096),
     default=1,
@@ -98,7 +93,7 @@ if TYPE_CHECKING:
     metavar="SM[,SM]",
     help="Also compile TensorRT-RTX plans ahead of time, for instance sm_86,sm_120.",
 )
-@click.option("--no-default", is_flag=True, help="Leave the store's default engine as it is.")
+@destination_options
 def command(
     model: str | None,
     weights: tuple[Path, ...],
@@ -131,11 +126,6 @@ def command(
       trtdet build --model rine --weights model_4class_trainable.pth --backbone ViT-L-14.pt
       trtdet build --onnx detector.onnx --spec detector.toml
     """
-    from trtdet.engine.store import STARTER, set_default
-
-    if name == STARTER:
-        raise InputError(f"--name {STARTER} is the package's own bundle: choose another name")
-
     _check_sources(model, onnx, spec)
     with _stdout_for_the_path_alone():
         try:
@@ -172,9 +162,7 @@ def command(
                 fetch=fetched,
             )
             bundle = build_bundle(request, talk)
-    click.echo(str(bundle.path))
-    if not no_default:
-        set_default(bundle.path)
+    announce(bundle.path, no_default=no_default)
 
 
 def _check_sources(model: str | None, onnx: Path | None, spec: Path | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from trtdet.commands.destination import announce, destination_options
 from trtdet.errors import InputError
 
 
@@ -28,13 +29,7 @@ from trtdet.errors import InputError
     metavar="P",
     help="The probability above which an image is called synthetic: there the logit is 0.",
 )
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The ensemble's folder [the store's, under the name].",
-)
-@click.option("--no-default", is_flag=True, help="Leave the store's default engine as it is.")
+@destination_options
 def command(
     bundles: tuple[str, ...],
     name: str,
@@ -57,19 +52,16 @@ def command(
     """
     from trtdet.engine.decision import Vote
     from trtdet.engine.ensemble import make_ensemble
-    from trtdet.engine.store import STARTER, bundle_folder, find_bundle, set_default
+    from trtdet.engine.store import bundle_folder, find_bundle
 
-    if name == STARTER:
-        raise InputError(f"--name {STARTER} is the package's own bundle: choose another name")
+    stored = bundle_folder(name)
     try:
         vote = Vote(combine, _weights(weights, len(bundles)), threshold)  # type: ignore[arg-type]
     except ValueError as error:
         raise InputError(str(error)) from error
     folders = [find_bundle(bundle) for bundle in bundles]
-    ensemble = make_ensemble(name, folders, vote, out or bundle_folder(name))
-    click.echo(str(ensemble.path))
-    if not no_default:
-        set_default(ensemble.path)
+    ensemble = make_ensemble(name, folders, vote, out or stored)
+    announce(ensemble.path, no_default=no_default)
 
 
 def _weights(text: str | None, count: int) -> tuple[float, ...]:
