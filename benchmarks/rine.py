@@ -29,7 +29,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from trtdet.benchmarks.multiply_adds import multiply_adds
 from trtdet.benchmarks.record import describe_run
 from trtdet.build.assemble import BuildRequest, build_bundle
 from trtdet.build.clip_tower import Block, ClipTower, TowerOutput
@@ -40,8 +39,9 @@ from trtdet.build.load import Loaded, load_detectors
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import simplify_graph
 from trtdet.build.tower_shapes import TowerConfig
+from trtdet.calibration.multiply_adds import multiply_adds
 from trtdet.engine.backends import choose_backend
-from trtdet.engine.bundle import Bundle
+from trtdet.engine.bundle import INPUT_NAME, Bundle
 from trtdet.engine.engine import open_engine
 from trtdet.engine.machine import core_count
 from trtdet.engine.pipeline import score
@@ -171,14 +171,14 @@ class PaperTower(nn.Module):
 def _work(bundle: Bundle, loaded: Loaded) -> dict[str, Any]:
     """Nodes and multiply-adds of the bundle's graph, and of the paper's as it is exported."""
     lean = onnx.load(bundle.graph)
-    shape = (1, *bundle.geometry.fixed_size, 3)
-    ours = {"nodes": len(lean.graph.node), "multiply_adds": multiply_adds(lean, shape)}
+    inputs = {INPUT_NAME: (1, *bundle.geometry.fixed_size, 3)}
+    ours = {"nodes": len(lean.graph.node), "multiply_adds": multiply_adds(lean, inputs)}
     del lean
     assert loaded.tower is not None
     network: Any = loaded.network
     network.tower = PaperTower(network.tower, loaded.tower.config)
     paper = simplify_graph(export_graph(EngineModule(network, CLIP), *bundle.geometry.fixed_size))
-    theirs = {"nodes": len(paper.graph.node), "multiply_adds": multiply_adds(paper, shape)}
+    theirs = {"nodes": len(paper.graph.node), "multiply_adds": multiply_adds(paper, inputs)}
     return {"paper": theirs, "trtdet": ours}
 
 

@@ -12,17 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from trtdet.build.detectors.spec import DetectorSpec
+from trtdet.build.detectors.spec import DetectorSpec, Normalization
 from trtdet.build.graph import (
     EngineModule,
     export_graph,
     export_tiles,
 )
 from trtdet.build.inputs import Inputs, choose_inputs
+from trtdet.build.judge import Judge
 from trtdet.build.load import (
     Fetch,
     Loaded,
@@ -31,14 +34,17 @@ from trtdet.build.load import (
     load_detectors,
     split_variants,
 )
+from trtdet.build.material import PrecisionRequest, frame_of, gather
 from trtdet.build.placing import (
     OnStage,
     compile_plans,
     keep_plans,
     tool_versions,
+    with_hashes,
     write_compared,
 )
 from trtdet.build.pooled import Pooled, TileModule, pooled_channels
+from trtdet.build.precise import make_precise
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
@@ -48,15 +54,13 @@ from trtdet.engine.backends import (
     refuse_drift,
 )
 from trtdet.engine.bundle import (
-    GRAPH,
-    PROBES,
     Bundle,
     Probes,
     measure_drift,
     save_probes,
 )
 from trtdet.engine.decision import AS_IT_IS, Decision
-from trtdet.engine.digest import sha256_file
+from trtdet.engine.geometry import Pixels
 from trtdet.engine.store import bundle_folder, check_place
 from trtdet.errors import InputError
 
@@ -77,6 +81,7 @@ class BuildRequest:
     out: Path | None = None  # the bundle's folder; None: in the store, under its name
     batch: int = 1
     targets: tuple[str, ...] = ()  # compute capabilities to compile TensorRT-RTX plans for
+    precision: PrecisionRequest = PrecisionRequest()  # noqa: RUF009 - frozen
     fetch: Fetch | None = None  # a released file, from the store or the network
 
 
@@ -84,7 +89,8 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     """Build, compare and place a bundle. `on_stage` hears one line per stage.
 
     Raises InputError (unknown detector, a folder in the way), CheckpointError (wrong weights),
-    DriftError (the engine does not give the network's logits), BackendError (nothing compiles it).
+    DriftError (the engine does not give the network's logits), PrecisionError (fewer bits move them
+    too far), BackendError (nothing compiles it).
     """
     specs = find_detectors(request.model)
     variants = split_variants(specs, request.variant)
@@ -94,6 +100,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
         bundle_folder(request.name)  # refuses a name that is none, before any work
     if request.out is not None:
         check_place(request.out)
+    material = gather(request.precision, inputs.geometry, inputs.tiling, on_stage)
     weights, backbone = find_files(
         specs, variants, request.weights, request.backbone, request.fetch
     )
@@ -104,17 +111,27 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
             f"backbone   {loaded.tower.name} is no released file that is known: taken for a tower "
             "with QuickGELU, as OpenAI's"
         )
-    name = request.name or _default_name(loaded, inputs)
+    name = request.name or _default_name(loaded, inputs, request.precision)
     out = request.out or bundle_folder(name)
     check_place(out)
     with atomic_folder(out) as folder:
         which = ", ".join(f"{part.spec.name} ({part.variant.name})" for part in loaded.parts)
         on_stage(f"reference  {which} in torch, on generated probes")
-        save_probes(_reference(loaded.network, inputs), folder)
+        probes = make_probes(*inputs.probe_size)
+        reference = torch_logits(loaded.network, inputs.normalization, probes[:, None])
+        save_probes(Probes(probes, reference), folder)
+        if material is not None:
+            on_stage(f"reference  the same on {len(material.gate)} images to judge by")
+            reference = torch_logits(loaded.network, inputs.normalization, material.gate)
         network, inputs = _fold(loaded, inputs)
+        fixed = frozenset(f"network.{name}" for name, _ in network.named_buffers())
         _write_graph(network, inputs, backend, folder, on_stage)
-        keep_plans(out, folder)
         bundle = _describe(loaded, inputs, request, name, folder)
+        if material is not None:
+            judge = Judge(frame_of(bundle, fixed), material, reference, backend)
+            bundle = make_precise(bundle, request.precision, judge, out, on_stage)
+        bundle = with_hashes(bundle)
+        keep_plans(out, folder)
         compile_plans(bundle, request.targets, on_stage)
         bundle = write_compared(bundle, backend, "torch", on_stage)
     return replace(bundle, path=out)
@@ -159,7 +176,7 @@ def _describe(
         batch=request.batch,
         tolerance=inputs.tolerance,
         checkpoint=_checkpoints(loaded),
-        hashes={file: sha256_file(folder / file) for file in (GRAPH, PROBES)},
+        hashes={},
         drift={},
         tools=tool_versions("torch", "onnx", "onnxscript", "onnxsim", "numpy"),
         outputs=tuple(spec.name for spec in specs) if len(specs) > 1 else ("logit",),
@@ -187,21 +204,26 @@ def _joined(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
-def _default_name(loaded: Loaded, inputs: Inputs) -> str:
+def _default_name(loaded: Loaded, inputs: Inputs, precision: PrecisionRequest) -> str:
     names = []
     for part in loaded.parts:
         only = len(part.spec.variants) == 1 or part.variant.name == part.spec.name
         names += [part.spec.name] if only else [part.spec.name, part.variant.name]
-    return "-".join([*names, inputs.name] if inputs.name else names)
+    bits = "" if precision.precision == "fp32" else precision.precision
+    return "-".join(filter(None, [*names, inputs.name, bits]))
 
 
-def _reference(network: nn.Module, inputs: Inputs) -> Probes:
-    """The probes with the logits of the network as its paper has it: nothing folded."""
-    images = make_probes(*inputs.probe_size)
+def torch_logits(
+    network: nn.Module, normalization: Normalization, images: Iterable[Pixels]
+) -> NDArray[np.float32]:
+    """The logits [N, K] of the network as its paper has it, nothing folded.
+
+    Each image is its views [views, H, W, 3], whose logits are averaged.
+    """
+    module = EngineModule(network, normalization)
     with torch.inference_mode():
-        module = EngineModule(network, inputs.normalization)
-        logits = [module(torch.from_numpy(image[None])) for image in images]
-    return Probes(images, torch.cat(logits).numpy())
+        logits = [module(torch.from_numpy(image)).double().mean(0) for image in images]
+    return torch.stack(logits).float().numpy()
 
 
 def _fold(loaded: Loaded, inputs: Inputs) -> tuple[nn.Module, Inputs]:

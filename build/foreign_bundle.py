@@ -13,13 +13,17 @@ from trtdet.build.foreign import ForeignGraph, read_foreign
 from trtdet.build.foreign_graph import engine_graph
 from trtdet.build.foreign_reference import Head, run_reference
 from trtdet.build.foreign_spec import ForeignSpec, read_spec
+from trtdet.build.judge import Judge, graph_logits
+from trtdet.build.material import PrecisionRequest, frame_of, gather
 from trtdet.build.placing import (
     OnStage,
     compile_plans,
     keep_plans,
     tool_versions,
+    with_hashes,
     write_compared,
 )
+from trtdet.build.precise import make_precise
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import Logits, probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
@@ -28,8 +32,6 @@ from trtdet.engine.backends import (
     choose_backend,
 )
 from trtdet.engine.bundle import (
-    GRAPH,
-    PROBES,
     Bundle,
     measure_drift,
     save_probes,
@@ -54,21 +56,25 @@ class ForeignRequest:
     out: Path | None = None  # the bundle's folder; None: in the store, under its name
     batch: int = 1
     targets: tuple[str, ...] = ()  # compute capabilities to compile TensorRT-RTX plans for
+    precision: PrecisionRequest = PrecisionRequest()  # noqa: RUF009 - frozen
 
 
 def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
     """Build, compare and place a bundle. `on_stage` hears one line per stage.
 
     Raises InputError (a spec or a graph that cannot be, or that do not fit, a folder in the way),
-    DriftError (the engine does not give the graph's logits), BackendError (nothing runs it).
+    DriftError (the engine does not give the graph's logits), PrecisionError (fewer bits move them
+    too far), BackendError (nothing runs it).
     """
     spec = read_spec(request.spec)
-    name = request.name or spec.name
+    bits = request.precision.precision
+    name = request.name or (spec.name if bits == "fp32" else f"{spec.name}-{bits}")
     stored = bundle_folder(name)  # refuses a name that is none
     out = request.out or stored
     check_place(out)
     backend, _rejected = choose_backend("auto")
     foreign = read_foreign(request.onnx, spec)
+    material = gather(request.precision, spec.geometry, None, on_stage)
     on_stage(f"graph      {foreign}")
     with atomic_folder(out) as folder:
         probes, head = run_reference(foreign, spec, make_probes(*spec.geometry.fixed_size))
@@ -76,8 +82,14 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
         on_stage(f"reference  the graph as it is; logit from {_source(foreign, spec, head)}")
         try:
             _write_graph(foreign, spec, head, backend, folder, on_stage)
-            keep_plans(out, folder)
             bundle = _describe(foreign, spec, request, name, folder)
+            if material is not None:
+                frame = frame_of(bundle)
+                reference = graph_logits(bundle.graph, frame, backend, material.gate)
+                judge = Judge(frame, material, reference, backend)
+                bundle = make_precise(bundle, request.precision, judge, out, on_stage)
+            bundle = with_hashes(bundle)
+            keep_plans(out, folder)
             compile_plans(bundle, request.targets, on_stage)
             bundle = write_compared(bundle, backend, "the graph", on_stage)
         except DriftError as error:
@@ -167,7 +179,7 @@ def _describe(
             "sha256": sha256_file(foreign.path),
             "released": False,
         },
-        hashes={file: sha256_file(folder / file) for file in (GRAPH, PROBES)},
+        hashes={},
         drift={},
         tools=tool_versions("onnx", "onnxsim", "openvino", "numpy"),
         decision=request.platt,

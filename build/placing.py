@@ -12,8 +12,9 @@ from pathlib import Path
 
 import trtdet
 from trtdet.build.compile import compile_plan, write_plan
+from trtdet.calibration.ranges import RANGES
 from trtdet.engine.backends import BackendStatus, open_session
-from trtdet.engine.bundle import GRAPH, PLANS, Bundle, write_record
+from trtdet.engine.bundle import GRAPH, PLANS, PROBES, Bundle, write_record
 from trtdet.engine.digest import sha256_file
 
 OnStage = Callable[[str], None]
@@ -28,6 +29,12 @@ def keep_plans(old: Path, new: Path) -> None:
             (new / PLANS).mkdir(exist_ok=True)
             for file in (plan, record):
                 shutil.copy2(file, new / PLANS)
+
+
+def with_hashes(bundle: Bundle) -> Bundle:
+    """The bundle with the hashes of its files, which are all written."""
+    names = [name for name in (GRAPH, PROBES, RANGES) if (bundle.path / name).is_file()]
+    return replace(bundle, hashes={name: sha256_file(bundle.path / name) for name in names})
 
 
 def compile_plans(bundle: Bundle, targets: Iterable[str], on_stage: OnStage) -> None:
@@ -49,6 +56,8 @@ def write_compared(
 
     Raises DriftError where they differ by more than the bundle's tolerance.
     """
+    if bundle.precision != "fp32":
+        reference = "the engine that was judged,"
     session, drift = open_session(backend, bundle, batch=bundle.batch)
     session.close()
     on_stage(

@@ -12,6 +12,7 @@ import onnxsim
 from numpy.typing import NDArray
 
 from trtdet.build.placing import OnStage
+from trtdet.calibration.wiring import without_weights
 from trtdet.engine.backends import BackendStatus, compile_graph, infer, refuse_drift
 from trtdet.engine.bundle import GRAPH, load_probes, measure_drift
 from trtdet.engine.geometry import Geometry
@@ -25,9 +26,6 @@ SKIPPED_OPTIMIZERS = [
     "fuse_matmul_add_bias_into_gemm",
     "fuse_matmul_add_bias_into_gemm_batched",
 ]
-
-# Weights from this size on are kept out of the simplifier's hands.
-LARGE_BYTES = 1 << 16
 
 
 def write_simplified(
@@ -88,35 +86,6 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     simplified.graph.input.extend(inputs)
     simplified.graph.initializer.extend(weights[name] for name in weights if name in used)
     return without_traces(simplified)
-
-
-def without_weights(
-    graph: onnx.ModelProto,
-) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
-    """A copy whose large weights are inputs, and these weights by name, still in `graph`."""
-    whole = graph.graph
-    weights = {each.name: each for each in whole.initializer if len(each.raw_data) >= LARGE_BYTES}
-    stand_ins = [
-        onnx.helper.make_tensor_value_info(name, each.data_type, each.dims)
-        for name, each in weights.items()
-    ]
-    light = onnx.helper.make_graph(
-        whole.node,
-        whole.name,
-        [*whole.input, *stand_ins],
-        whole.output,
-        [each for each in whole.initializer if each.name not in weights],
-        value_info=whole.value_info,
-    )
-    model = onnx.helper.make_model(
-        light,
-        ir_version=graph.ir_version,
-        opset_imports=graph.opset_import,
-        functions=graph.functions,
-        producer_name=graph.producer_name,
-        producer_version=graph.producer_version,
-    )
-    return model, weights
 
 
 def without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,7 +2,9 @@
 
 bundle.json   what it is, how it sees an image, the hashes of what it was made from
 model.onnx    NHWC in, float32 logits out; it normalises by itself
-probes.npz    generated inputs with the float32 logits of the paper's network
+ranges.json   INT8: the activation ranges, and what they depend on
+probes.npz    generated inputs with the logits that this engine must give: in float32 those of the
+              paper's network, in fewer bits those of the engine that was compared with it
 card.json     optional: what it was trained on, what it reaches, what it is not for
 plans/        compiled TensorRT plans, each under its key
 
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtdet.engine.atomic import atomic_text
 from trtdet.engine.decision import AS_IT_IS, Decision
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.geometry import Geometry, geometry_from_json, geometry_to_json
@@ -75,6 +78,8 @@ class Bundle:
     outputs: tuple[str, ...] = ("logit",)  # the columns of the output: one per logit
     decision: Decision = AS_IT_IS
     tiling: Tiling | None = None  # at native resolution
+    decision_record: dict[str, Any] = field(default_factory=dict)  # what it was fitted on
+    precision_report: dict[str, Any] = field(default_factory=dict)  # of fewer bits: what they cost
     schema: int = SCHEMA
     path: Path = field(default=Path(), compare=False)  # the folder; not part of the record
 
@@ -107,8 +112,17 @@ class Probes:
 
 def write_record(bundle: Bundle, folder: Path) -> None:
     """Write `bundle.json` into `folder`."""
-    text = json.dumps(bundle.to_json(), indent=2, ensure_ascii=False) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8", errors="surrogateescape")
+    (folder / RECORD).write_text(_record_text(bundle), encoding="utf-8", errors="surrogateescape")
+
+
+def _record_text(bundle: Bundle) -> str:
+    return json.dumps(bundle.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def replace_record(bundle: Bundle) -> None:
+    """Write the record of a bundle that is in use: whole, or not at all."""
+    with atomic_text(bundle.path / RECORD) as file:
+        file.write(_record_text(bundle))
 
 
 def open_bundle(folder: Path) -> Bundle:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trtdet.engine.backends import BackendStatus, Session, open_session
 from trtdet.engine.bundle import Bundle
-from trtdet.engine.decision import Decision, Vote
+from trtdet.engine.decision import AS_IT_IS, Decision, Vote
 from trtdet.engine.ensemble import Ensemble
 from trtdet.engine.geometry import Geometry
 from trtdet.errors import InputError
@@ -64,14 +64,21 @@ class Engine:
 
 @contextmanager
 def open_engine(
-    backend: BackendStatus, bundle: Bundle | Ensemble, *, batch: int | None = None
+    backend: BackendStatus,
+    bundle: Bundle | Ensemble,
+    *,
+    batch: int | None = None,
+    raw: bool = False,
 ) -> Iterator[Engine]:
     """Compile every network and re-score its probes; everything is closed when the block ends.
 
-    `batch` None: the bundle's own. Raises DriftError when a network does not give the scores that
-    its bundle records, InputError for a batch that it cannot have.
+    `batch` None: the bundle's own. `raw`: the network's logit without the bundle's decision. Raises
+    DriftError when a network does not give the scores that its bundle records, InputError for a
+    batch that it cannot have, and for a raw ensemble.
     """
     members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    if raw and isinstance(bundle, Ensemble):
+        raise InputError(f"{bundle.name} is an ensemble, and has no logit but its vote's")
     native = [member.name for member in members if member.tiling]
     if native and batch not in (None, 1):
         raise InputError(
@@ -84,6 +91,7 @@ def open_engine(
         for member in members:
             session, _drift = open_session(backend, member, batch=batch)
             stack.enter_context(closing(session))
-            lanes.append(Lane(session, member.geometry, member.decision))
+            decision = AS_IT_IS if raw else member.decision
+            lanes.append(Lane(session, member.geometry, decision))
         columns = ("logit",) if isinstance(bundle, Ensemble) else bundle.outputs
         yield Engine(tuple(lanes), columns, bundle.vote if isinstance(bundle, Ensemble) else None)

@@ -21,6 +21,10 @@ FEATURES = {
 }
 
 
+# Any of these sums products of 8 bits without saturating.
+EIGHT_BIT = ("VNNI (INT8)", "AMX INT8", "NEON dot product (INT8)", "I8MM")
+
+
 @dataclass(frozen=True)
 class Machine:
     """The part of a machine that scoring depends on."""

@@ -25,7 +25,7 @@ from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
 from trtdet.engine.geometry import Geometry, Pixels
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
-from trtdet.errors import BackendError
+from trtdet.errors import BackendError, WeightsError
 
 # Images in flight per stream: enough that one slow decode does not starve the network.
 IMAGES_AHEAD = 8
@@ -58,6 +58,13 @@ class OpenVinoRequests:
                 f"OpenVINO cannot compile {graph} for batches of {batch}: {reason}. "
                 "If memory is short, give a smaller --batch"
             ) from error
+        if layers := weights_made_at_run_time(compiled):
+            self._requests.clear()
+            raise WeightsError(
+                f"OpenVINO has no 8-bit kernel on this machine for {len(layers)} of the layers in "
+                f"{graph}, and was seen to compute such weights wrongly: build the engine here",
+                layers,
+            )
         self._running: dict[int, int] = {}  # slot: which of all starts it was
         self._starts = itertools.count()
         self._broken: BaseException | None = None  # what a callback raised
@@ -100,6 +107,29 @@ class OpenVinoRequests:
         """In a thread of OpenVINO: the slot's request has a result."""
         self._running.pop(slot, None)
         self.on_done(slot)
+
+
+def weights_made_at_run_time(compiled: ov.CompiledModel) -> tuple[str, ...]:
+    """What dequantises constant weights in the compiled graph, by the names of its nodes.
+
+    A layer that OpenVINO runs in 8 bits has its weights folded in. Where it cannot, it dequantises
+    them once, in the graph; OpenVINO 2026.4 was seen to do so wrongly in 4 of 120 compilations of
+    one and the same file, with logits off by a hundred.
+    """
+    constant: dict[str, bool] = {}  # of what is constant: whether it comes from 8 bits
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        about = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+        name, still = node.get_friendly_name(), about.get("outputPrecisions") == "i8"
+        if about.get("layerType") == "Const":
+            constant[name] = still
+            continue
+        makers = [each.get_node().get_friendly_name() for each in node.input_values()]
+        if makers and constant.keys() >= set(makers):
+            constant[name] = any(constant[maker] for maker in makers)
+            if constant[name] and not still:
+                found.append(about.get("originalLayersNames", name))
+    return tuple(found)
 
 
 class OpenVinoSession(OpenVinoRequests):

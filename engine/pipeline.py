@@ -28,7 +28,7 @@ import numpy as np
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.engine import Engine
 from trtdet.engine.geometry import apply_geometry
-from trtdet.engine.sink import CsvSink
+from trtdet.engine.sink import Sink
 from trtdet.engine.table import Row
 from trtdet.errors import ImageError
 
@@ -65,7 +65,7 @@ def score(
     rows: Iterable[Row],
     resolve: Callable[[Row], Path],
     engine: Engine,
-    sink: CsvSink,
+    sink: Sink,
     *,
     decode_threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -99,7 +99,7 @@ class _Run:
         self,
         resolve: Callable[[Row], Path],
         engine: Engine,
-        sink: CsvSink,
+        sink: Sink,
         max_pixels: int,
         on_rows: Callable[[int], None],
     ):

@@ -11,12 +11,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 
 from trtdet.engine.atomic import atomic_text, check_writable
 from trtdet.errors import InputError
+
+
+class Sink(Protocol):
+    """What takes the rows of a run."""
+
+    failures: int
+
+    def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
+        """One row: its logits, one per column, or the reason why there are none."""
 
 
 class CsvSink:

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the reader of standard output went away; 2 wrong input, nothing was scored;
 3 done, but some rows have no score; 4 the backend failed; 5 the engine does not give its recorded
-scores; 130 interrupted.
+scores; 6 an engine in fewer bits is beyond its limits; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ COMMANDS = {
     "ensemble": "Join bundles that decide together.",
     "submission": "Pack an engine for the VIP Cup's contract.",
     "train": "Train a detector on labelled images.",
+    "calibrate": "Choose calibration images; fit the decision.",
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
     "inspect": "Show what a bundle is.",

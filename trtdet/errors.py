@@ -36,7 +36,21 @@ class BackendError(TrtdetError):
     exit_code = 4
 
 
+class WeightsError(BackendError):
+    """A backend has no 8-bit kernel for some layers, and would prepare their weights wrongly."""
+
+    def __init__(self, message: str, layers: tuple[str, ...]):
+        super().__init__(message)
+        self.layers = layers  # the backend's names of what makes their weights
+
+
 class DriftError(TrtdetError):
     """An engine does not give the scores that its bundle records."""
 
     exit_code = 5
+
+
+class PrecisionError(TrtdetError):
+    """An engine in fewer bits lies further from the network than its limits allow."""
+
+    exit_code = 6

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from trtdet.commands.destination import announce, destination_options
+from trtdet.commands.precision import precision_options, precision_request
 from trtdet.commands.released import fetched
 from trtdet.errors import InputError
 
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     help="Also compile TensorRT-RTX plans ahead of time, for instance sm_86,sm_120.",
 )
 @destination_options
+@precision_options
 def command(
     model: str | None,
     weights: tuple[Path, ...],
@@ -110,11 +112,15 @@ def command(
     batch: int,
     target: str | None,
     no_default: bool,
+    **precision: Any,
 ) -> None:
     """Turn a released checkpoint into a bundle, compared with the paper's network in torch.
 
     Without --weights the released checkpoint is fetched, as `trtdet fetch` does. With --onnx and
     --spec any other detector's graph becomes a bundle, compared with the graph as it was.
+
+    --fp16 and --int8 make an engine of fewer bits, run it on images that nothing was calibrated on,
+    and refuse it where its logits are not near enough: `trtdet inspect --precision` shows it all.
 
     The bundle's path is all that goes to standard output. The bundle becomes the one that
     `trtdet score` takes when no --engine is given.
@@ -124,6 +130,7 @@ def command(
       trtdet build --model ferretnet-s
       trtdet build --model npr --weights NPR.pth --target sm_86,sm_120
       trtdet build --model rine --weights model_4class_trainable.pth --backbone ViT-L-14.pt
+      trtdet build --model rine --int8 --calibration photographs/
       trtdet build --onnx detector.onnx --spec detector.toml
     """
     _check_sources(model, onnx, spec)
@@ -141,8 +148,9 @@ def command(
             click.echo(line, err=True)
 
         targets = parse_targets(target) if target else ()
+        bits = precision_request(**precision)
         if onnx is not None and spec is not None:
-            foreign = ForeignRequest(onnx, spec, _decision(platt), name, out, batch, targets)
+            foreign = ForeignRequest(onnx, spec, _decision(platt), name, out, batch, targets, bits)
             bundle = build_foreign(foreign, talk)
         else:
             assert model is not None  # `_check_sources` saw to it
@@ -157,6 +165,7 @@ def command(
                 out=out,
                 batch=batch,
                 targets=targets,
+                precision=bits,
                 weights=weights,
                 backbone=backbone,
                 fetch=fetched,

@@ -18,7 +18,7 @@ def command() -> None:
     import trtdet
     from trtdet.build.builder import builder_status
     from trtdet.engine.backends import BACKENDS, backend_status
-    from trtdet.engine.machine import read_machine
+    from trtdet.engine.machine import EIGHT_BIT, read_machine
     from trtdet.engine.store import store_folder, stored_bundles
 
     machine = read_machine()
@@ -31,6 +31,8 @@ def command() -> None:
         "features",
         (", ".join(has) or "none known") + (f"; not {', '.join(lacks)}" if lacks else ""),
     )
+    if not any(machine.features.get(name) for name in EIGHT_BIT):
+        _row("int8", "no 8-bit instructions here: INT8 engines would saturate and are no faster")
     _row("memory", f"{machine.memory_bytes / 2**30:.1f} GiB")
     for name in BACKENDS:
         status = backend_status(name)

@@ -15,14 +15,16 @@ PIPED_WIDTH = 200  # columns: a hash is not folded for who greps it
 
 @click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
+@click.option("--precision", is_flag=True, help="Show only what fewer bits cost, as a table.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record and the card as JSON.")
-def command(bundle: str | None, as_json: bool) -> None:
+def command(bundle: str | None, precision: bool, as_json: bool) -> None:
     """Show the record of BUNDLE: a name in the store, a folder, or the default engine.
 
     \b
     Example:
       trtdet inspect starter
       trtdet inspect --json starter
+      trtdet inspect --precision rine-int8
     """
     import json
 
@@ -31,6 +33,12 @@ def command(bundle: str | None, as_json: bool) -> None:
     from trtdet.engine.store import find_bundle
 
     opened = open_any(find_bundle(bundle))
+    if precision:
+        from trtdet.commands.precision_table import show_precision
+
+        for each in opened.members if isinstance(opened, Ensemble) else (opened,):
+            show_precision(each, as_json=as_json)
+        return
     if isinstance(opened, Ensemble):
         record = opened.to_json()
         if as_json:
@@ -47,12 +55,13 @@ def command(bundle: str | None, as_json: bool) -> None:
     plans = sorted(path.name for path in opened.plans.glob("*.plan"))
     _show(
         {
-            **opened.to_json(),
+            **{key: value for key, value in opened.to_json().items() if key != "precision_report"},
             "geometry": str(opened.geometry),
             "outputs": ", ".join(opened.outputs),
             "plans": "\n".join(plans) or "none: see `trtdet compile --help`",
             "path": str(opened.path),
             "card": load_card(opened),
+            "precision report": opened.precision_report.get("verdict", ""),
         }.items()
     )
 

@@ -38,6 +38,7 @@ EXIT_FAILED_ROWS = 3
     metavar="X",
     help="Write X for a row that cannot be scored, instead of nothing.",
 )
+@click.option("--raw", is_flag=True, help="Write the network's logit without its decision.")
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
@@ -52,6 +53,7 @@ def command(
     batch: int | None,
     threads: int | None,
     failed_logit: float | None,
+    raw: bool,
     max_pixels: int | None,
 ) -> int:
     """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
@@ -94,7 +96,7 @@ def command(
         # A bar and rows on one terminal would overwrite each other.
         shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
         with (
-            open_engine(chosen, bundle, batch=batch) as opened,
+            open_engine(chosen, bundle, batch=batch, raw=raw) as opened,
             open_sink(output_csv, failed_logit, opened.columns) as sink,
             _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
         ):

@@ -1,0 +1,139 @@
+"""Draw a calibration set from a user's images.
+
+Images come in turns from every stratum (class, file format, size), so that a rare kind is in the
+set, too; within a stratum chance decides, from a seed. A file that does not decode, and one whose
+pixels or whose picture (the column `image`) the set already has, is passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trtdet.calibration.images import FEWEST, CalibrationSet, SetImage
+from trtdet.calibration.labels import read_labels
+from trtdet.engine.decode import quiet_decoders
+from trtdet.engine.digest import sha256_file
+from trtdet.errors import ImageError, InputError
+
+SIZE, GATE_SIZE = 512, 256
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+OnSkip = Callable[[Path, str], None]
+
+
+def draw_set(
+    source: Path,
+    *,
+    size: int = SIZE,
+    gate_size: int = GATE_SIZE,
+    seed: int = 0,
+    on_skip: OnSkip = lambda _path, _reason: None,
+) -> CalibrationSet:
+    """At most `size` images to calibrate on and `gate_size` to judge by.
+
+    `source` is a folder, or a CSV with a column `filename` and perhaps `label`. Where there are too
+    few images for both, the gate comes first, but for the 32 that calibration needs at least.
+    `on_skip` hears of every file that was passed over. Raises InputError below 32 images.
+    """
+    quiet_decoders()
+    candidates = _candidates(source)
+    drawn = list(islice(_usable(_in_turns(candidates, seed), on_skip), size + gate_size))
+    if len(drawn) < FEWEST:
+        raise InputError(
+            f"{source} has {len(drawn)} usable images, and calibration needs {FEWEST} or more: "
+            "add images of the kind that will be scored"
+        )
+    count = min(size, max(FEWEST, len(drawn) - gate_size))
+    roles = [replace(each, role="gate") for each in drawn[count:]]
+    return CalibrationSet((*drawn[:count], *roles))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    label: int | None
+    picture: str  # files of one picture share it
+
+
+def _candidates(source: Path) -> list[_Candidate]:
+    if source.is_dir():
+        found = [path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES]
+        return [_unlabelled(path) for path in sorted(found) if path.is_file()]
+    try:
+        with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            if "filename" in columns and "label" not in columns:
+                names = [row["filename"] for row in reader if row["filename"]]
+                return [_unlabelled(source.parent / name) for name in names]
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    except csv.Error as error:
+        raise InputError(f"{source} is not a well-formed CSV: {error}") from error
+    return [_Candidate(each.path, each.label, each.image) for each in read_labels(source)]
+
+
+def _unlabelled(path: Path) -> _Candidate:
+    return _Candidate(path, None, str(path))
+
+
+def _in_turns(candidates: list[_Candidate], seed: int) -> Iterator[_Candidate]:
+    """Class after class, within a class stratum after stratum, within a stratum by chance."""
+    strata: dict[tuple[int | None, str, int], list[_Candidate]] = defaultdict(list)
+    for each in candidates:
+        kind, size = _kind(each.path)
+        strata[each.label, kind, size].append(each)
+    rng = np.random.default_rng(seed)
+    classes: dict[int | None, list[Iterator[_Candidate]]] = defaultdict(list)
+    for key in sorted(strata, key=str):
+        members = strata[key]
+        classes[key[0]].append(iter([members[index] for index in rng.permutation(len(members))]))
+    return _rotate([_rotate(members) for members in classes.values()])
+
+
+def _rotate(iterators: list[Iterator[_Candidate]]) -> Iterator[_Candidate]:
+    """One from each in turn, until all are empty."""
+    while iterators:
+        for iterator in list(iterators):
+            try:
+                yield next(iterator)
+            except StopIteration:
+                iterators.remove(iterator)
+
+
+def _kind(path: Path) -> tuple[str, int]:
+    """The file's format and the power of two nearest its shorter side; no pixel is decoded."""
+    try:
+        with Image.open(path) as image:
+            return str(image.format), round(float(np.log2(min(image.size))))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "", 0
+
+
+def _usable(candidates: Iterator[_Candidate], on_skip: OnSkip) -> Iterator[SetImage]:
+    seen: set[str] = set()
+    for each in candidates:
+        image = SetImage(each.path, "", "calibration", each.label)
+        try:
+            rgb = image.pixels()
+            image = replace(image, sha256=sha256_file(each.path))
+        except (ImageError, OSError) as error:
+            on_skip(each.path, str(error))
+            continue
+        pixels = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+        if each.picture in seen or pixels in seen:
+            on_skip(each.path, "the set already has this picture")
+            continue
+        seen |= {each.picture, pixels}
+        yield image

@@ -1,0 +1,93 @@
+"""Where a network may compute in 8 bits, in groups that have names.
+
+A site is the input of a convolution or of a matrix product with constant weights, or one of the two
+inputs of a residual addition. Not among them, whatever they would save:
+
+- the graph's front, and what the first learned layer reads of it; the graph's head;
+- LayerNorm, softmax, attention's own products, biases;
+- a layer that does less than one part in a thousand of the network's work: the time it would save
+  is not worth its error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto
+
+from trtdet.calibration.multiply_adds import by_output
+from trtdet.calibration.regions import Regions, constant_weight
+from trtdet.calibration.wiring import Wiring
+
+# Of the network's multiply-adds; below it a layer stays in floating point.
+LEAST_SHARE = 1e-3
+
+_PIXELS = 4  # rank of [N, C, H, W]
+
+
+@dataclass(frozen=True)
+class Site:
+    """An input of a node that is quantised, and with it the node's weight where it has one."""
+
+    output: str  # the node, by its output
+    tensor: str  # which of its inputs
+    group: str
+    weight: str = ""  # empty: a residual addition
+    axis: int = 0  # of the weight's output channels
+
+
+def find_sites(graph: ModelProto, regions: Regions) -> list[Site]:
+    """Every site of a float graph, in its order."""
+    wiring, shapes = regions.wiring, regions.values.shapes
+    work = by_output(graph, shapes)
+    least = LEAST_SHARE * sum(work.values())
+    sites: dict[str, Site] = {}
+    for node in graph.graph.node:
+        output = node.output[0]
+        if output in regions.front or output in regions.head:
+            continue
+        read = wiring.runtime_inputs(node)
+        if weight := constant_weight(node, wiring):
+            if read[0] not in regions.front and work.get(output, 0) >= least:
+                axis = 0 if node.op_type == "Conv" else 1
+                sites[output] = Site(output, read[0], _group(node, weight, wiring), weight, axis)
+        elif node.op_type == "Add" and len(shapes.get(output, ())) == _PIXELS:
+            sites |= _residual(node, read, sites, wiring)
+    return list(sites.values())
+
+
+def groups_of(sites: Collection[Site]) -> list[str]:
+    """The groups' names, in the order of the graph."""
+    return list(dict.fromkeys(site.group for site in sites))
+
+
+def _residual(
+    node: NodeProto, read: list[str], sites: Mapping[str, Site], wiring: Wiring
+) -> dict[str, Site]:
+    """The addition's site: one input only, so that TensorRT adds in the other's convolution."""
+    made_here = [name for name in read if name in sites and len(wiring.readers[name]) == 1]
+    if len(read) != len(node.input) or not made_here:
+        return {}
+    branch = next((name for name in read if name not in made_here), made_here[-1])
+    return {node.output[0]: Site(node.output[0], branch, sites[made_here[0]].group)}
+
+
+def _group(node: NodeProto, weight: str, wiring: Wiring) -> str:
+    """The name of the part of the network that a layer is in, from its parameters' names."""
+    names = [weight, *(name for name in node.input[2:] if name)]
+    for reader in wiring.readers.get(node.output[0], ()):
+        if reader.op_type == "Add":  # the exporter keeps a linear layer's bias apart
+            names += [name for name in reader.input if name in wiring.constants]
+    path = next((name for name in names if re.search(r"[./]", name)), "")
+    if not path:
+        return f"layer {node.name or node.output[0]}"
+    if found := re.search(r"\bresblocks\.(\d+)\.(attn|mlp)\b", path):
+        return f"block {found[1]} {'attention' if found[2] == 'attn' else 'MLP'}"
+    if found := re.search(r"\blayer(\d+)\.(\d+)\b", path):
+        return f"stage {found[1]} block {found[2]}"
+    if found := re.search(r"\bblocks\.(\d+)\b", path):
+        return f"block {found[1]}"
+    parts = re.split(r"[./]", re.sub(r"^network\.(features\.)?", "", path))
+    return ".".join(parts[:-1]) or path
