@@ -16,14 +16,16 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtdet.benchmarks.record import describe_run
-from trtdet.calibration.labels import read_labels
+from trtdet.calibration.labels import LabelledImage, read_labels
 from trtdet.calibration.metrics import (
     Interval,
     Labels,
@@ -75,16 +77,21 @@ def measure(labels_csv: Path, bundle: str) -> list[Group]:
     """The groups of a labelled CSV under one bundle."""
     images = read_labels(labels_csv)
     labels = np.array([each.label for each in images])
-    formats = np.array([each.path.suffix.lower() for each in images])
     scores = _scores(labels_csv, bundle)
-    groups = [_group("all files", labels, scores)]
+    return [_group(name, labels[kept], scores[kept]) for name, kept in by_format(images).items()]
+
+
+def by_format(images: Sequence[LabelledImage]) -> dict[str, NDArray[np.bool_]]:
+    """All files; each format's synthetic files with all real ones; each format alone."""
+    labels = np.array([each.label for each in images])
+    formats = np.array([each.path.suffix.lower() for each in images])
+    groups = {"all files": np.ones(len(labels), np.bool_)}
     if len(set(formats)) > 1:
         for suffix in sorted(set(formats[labels == 1])):
             alike = formats == suffix
-            kept = (labels == 0) | alike
-            groups.append(_group(f"{suffix[1:]} synthetic, all real", labels[kept], scores[kept]))
+            groups[f"{suffix[1:]} synthetic, all real"] = (labels == 0) | alike
             if (labels[alike] == 0).any():
-                groups.append(_group(f"{suffix[1:]} alone", labels[alike], scores[alike]))
+                groups[f"{suffix[1:]} alone"] = alike
     return groups
 
 

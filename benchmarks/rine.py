@@ -1,11 +1,14 @@
 """RINE beside its peers, and what leaving dead weight out of its tower saves.
 
     python -m trtdet.benchmarks.rine --weights HEAD --backbone CLIP [--images 8] [--rounds 3]
+        [--int8 BUNDLE --table FILES.CSV]
 
 Every round runs, one after the other on the same cores, at batch 1 and in float32: this project's
 pipeline on image files (decoding included), OpenVINO's own `benchmark_app` on the bundle's graph
 with as many streams and threads, and the same network in PyTorch eager. Medians over the rounds.
-The tower's graph is also compared with the paper's: what CLIP's `encode_image` computes.
+With `--int8` the INT8 bundle scores the files of a table, at its own batch, and PyTorch eager runs
+at that batch, too. The tower's graph is also compared with the paper's: what CLIP's `encode_image`
+computes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,7 +45,7 @@ from trtdet.build.simplify import simplify_graph
 from trtdet.build.tower_shapes import TowerConfig
 from trtdet.calibration.multiply_adds import multiply_adds
 from trtdet.engine.backends import choose_backend
-from trtdet.engine.bundle import INPUT_NAME, Bundle
+from trtdet.engine.bundle import INPUT_NAME, Bundle, open_bundle
 from trtdet.engine.engine import open_engine
 from trtdet.engine.machine import core_count
 from trtdet.engine.pipeline import score
@@ -56,6 +60,8 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--int8", type=Path, help="an INT8 bundle of the same weights")
+    parser.add_argument("--table", type=Path, help="the files that it scores")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,9 +75,14 @@ def main() -> None:
         table = _images(Path(folder), options.images)
         spec = find_detector("rine")
         loaded = load_detectors([spec], [options.weights], [None], options.backbone)
-        rates: dict[str, list[float]] = {"trtdet": [], "benchmark_app": [], "torch eager": []}
+        rates: dict[str, list[float]] = defaultdict(list)
         for _ in range(options.rounds):
-            rates["trtdet"].append(_trtdet(bundle, table))
+            if options.int8:
+                eight = open_bundle(options.int8)
+                rates["trtdet int8"].append(_trtdet(eight, options.table, Path(folder)))
+                eager = _eager(loaded, options.images, eight.batch)
+                rates[f"torch eager, batch {eight.batch}"].append(eager)
+            rates["trtdet"].append(_trtdet(bundle, table, Path(folder)))
             rates["benchmark_app"].append(_benchmark_app(bundle, options.images))
             rates["torch eager"].append(_eager(loaded, options.images))
         report = {"images/s": {name: median(each) for name, each in rates.items()}, "rounds": rates}
@@ -94,12 +105,12 @@ def _images(folder: Path, count: int) -> Path:
     return folder / "input.csv"
 
 
-def _trtdet(bundle: Bundle, table: Path) -> float:
+def _trtdet(bundle: Bundle, table: Path, folder: Path) -> float:
     backend, _rejected = choose_backend("openvino")
     with (
         open_table(str(table), sys.stdin.buffer) as opened,
-        open_engine(backend, bundle, batch=1) as engine,
-        open_sink(str(table.with_name("output.csv")), None) as sink,
+        open_engine(backend, bundle) as engine,
+        open_sink(str(folder / "output.csv"), None) as sink,
     ):
         return score(
             opened.rows(), opened.resolve, engine, sink, decode_threads=core_count()
@@ -123,16 +134,16 @@ def _benchmark_app(bundle: Bundle, count: int) -> float:
     return float(found[1])
 
 
-def _eager(loaded: Loaded, count: int) -> float:
+def _eager(loaded: Loaded, count: int, batch: int = 1) -> float:
     module = EngineModule(loaded.network, CLIP).eval()
     images = torch.from_numpy(make_probes(224, 224))
     torch.set_num_threads(core_count())
     with torch.inference_mode():
         module(images[:1])
         start = time.perf_counter()
-        for number in range(count):
-            module(images[number % 4 : number % 4 + 1])
-        return count / (time.perf_counter() - start)
+        for first in range(0, count, batch):
+            module(images[np.arange(first, first + batch) % len(images)])
+        return -(-count // batch) * batch / (time.perf_counter() - start)
 
 
 class PaperTower(nn.Module):

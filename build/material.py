@@ -31,7 +31,7 @@ class PrecisionRequest:
 
     precision: Precision = "fp32"
     calibration: Path | None = None  # a manifest, a CSV or a folder; None: generated images
-    method: Method = "mse"
+    method: Method = "percentile"
     limits: Limits = field(default_factory=Limits)
     report_only: bool = False  # go on where the limits are not kept
     search_minutes: float = 10.0

@@ -23,6 +23,7 @@ from trtdet.build.material import PrecisionRequest
 from trtdet.build.placing import OnStage
 from trtdet.calibration.collect import middle_of
 from trtdet.calibration.gate import Comparison
+from trtdet.calibration.quantize import count_layers
 from trtdet.calibration.ranges import write_ranges
 from trtdet.calibration.search import Search, search_groups
 from trtdet.engine.bundle import GRAPH, Bundle, Probes, load_probes, save_probes
@@ -85,7 +86,7 @@ def make_precise(
     if chosen.precision == "int8":
         write_ranges(source.ranges, folder)
     if chosen.precision == "fp32":
-        report = _report(source, candidates, chosen, rates, request, judge)
+        report = _report(bundle.graph, source, candidates, chosen, rates, request, judge)
         return replace(bundle, precision_report=report)
     # The gate has shown that this engine is near the network; what is opened later must be it.
     probes = load_probes(folder)
@@ -94,7 +95,7 @@ def make_precise(
     return replace(
         bundle,
         precision=chosen.precision,
-        precision_report=_report(source, candidates, chosen, rates, request, judge),
+        precision_report=_report(bundle.graph, source, candidates, chosen, rates, request, judge),
         tolerance=_tolerance(bundle, chosen, request, own),
     )
 
@@ -230,6 +231,7 @@ def _tolerance(
 
 
 def _report(
+    graph: Path,
     source: FloatGraph,
     candidates: list[_Candidate],
     chosen: _Candidate,
@@ -255,7 +257,7 @@ def _report(
         },
         "method": request.method,
         "limits": asdict(request.limits),
-        "places_in_8_bits": len(source.sites) if chosen.precision == "int8" else 0,
+        "layers_in_8_bits": count_layers(onnx.load(graph)),
         "kept_in_float16": list(search.kept) if search else [],
         "sensitivity": dict(search.ranking) if search else {},
         "float32_for_range": source.too_large,

@@ -73,6 +73,15 @@ def quantize_graph(
     )
 
 
+def count_layers(graph: ModelProto) -> int:
+    """How many layers of a graph have weights in 8 bits."""
+    constants = {each.name for each in graph.graph.initializer}
+    return sum(
+        node.op_type == "DequantizeLinear" and node.input[0] in constants
+        for node in graph.graph.node
+    )
+
+
 def step(limit: float) -> float:
     """The distance of two levels for values up to `limit`: of float16, never too small."""
     exact = max(limit / LEVELS, SMALLEST_STEP)

@@ -47,7 +47,7 @@ def search_groups(
     while enough - too_few > 1:
         count = (too_few + enough) // 2
         reasons = failures([group for group, _ in ranking[:count]])
-        on_line(f"{count} groups kept: {'; '.join(reasons) or 'passes'}")
+        on_line(f"with {count} in float16: {'; '.join(reasons) or 'passes'}")
         if reasons:
             too_few = count
         else:

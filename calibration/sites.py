@@ -12,7 +12,7 @@ inputs of a residual addition. Not among them, whatever they would save:
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
@@ -23,6 +23,9 @@ from trtdet.calibration.wiring import Wiring
 
 # Of the network's multiply-adds; below it a layer stays in floating point.
 LEAST_SHARE = 1e-3
+
+# A network of fewer groups is divided into its layers: there must be something to choose from.
+FEWEST_GROUPS = 4
 
 _PIXELS = 4  # rank of [N, C, H, W]
 
@@ -40,6 +43,14 @@ class Site:
 
 def find_sites(graph: ModelProto, regions: Regions) -> list[Site]:
     """Every site of a float graph, in its order."""
+    sites = _find(graph, regions, _group)
+    if len(groups_of(sites)) < FEWEST_GROUPS:
+        return _find(graph, regions, _layer)
+    return sites
+
+
+def _find(graph: ModelProto, regions: Regions, name: Callable[[str], str]) -> list[Site]:
+    """The sites, in groups by `name` of their parameters' path."""
     wiring, shapes = regions.wiring, regions.values.shapes
     work = by_output(graph, shapes)
     least = LEAST_SHARE * sum(work.values())
@@ -52,7 +63,8 @@ def find_sites(graph: ModelProto, regions: Regions) -> list[Site]:
         if weight := constant_weight(node, wiring):
             if read[0] not in regions.front and work.get(output, 0) >= least:
                 axis = 0 if node.op_type == "Conv" else 1
-                sites[output] = Site(output, read[0], _group(node, weight, wiring), weight, axis)
+                group = name(_path(node, weight, wiring))
+                sites[output] = Site(output, read[0], group, weight, axis)
         elif node.op_type == "Add" and len(shapes.get(output, ())) == _PIXELS:
             sites |= _residual(node, read, sites, wiring)
     return list(sites.values())
@@ -74,20 +86,28 @@ def _residual(
     return {node.output[0]: Site(node.output[0], branch, sites[made_here[0]].group)}
 
 
-def _group(node: NodeProto, weight: str, wiring: Wiring) -> str:
-    """The name of the part of the network that a layer is in, from its parameters' names."""
+def _path(node: NodeProto, weight: str, wiring: Wiring) -> str:
+    """The name of a layer's parameters; the layer's own where they have none that tells."""
     names = [weight, *(name for name in node.input[2:] if name)]
     for reader in wiring.readers.get(node.output[0], ()):
         if reader.op_type == "Add":  # the exporter keeps a linear layer's bias apart
             names += [name for name in reader.input if name in wiring.constants]
-    path = next((name for name in names if re.search(r"[./]", name)), "")
-    if not path:
-        return f"layer {node.name or node.output[0]}"
+    own = f"layer {node.name or node.output[0]}"
+    path = next((name for name in names if re.search(r"[./]", name)), own)
+    return re.sub(r"^network\.(features\.)?", "", path)
+
+
+def _layer(path: str) -> str:
+    """The layer of a parameter."""
+    return re.sub(r"[./][^./]*$", "", path)
+
+
+def _group(path: str) -> str:
+    """The part of the network that a parameter is in."""
     if found := re.search(r"\bresblocks\.(\d+)\.(attn|mlp)\b", path):
         return f"block {found[1]} {'attention' if found[2] == 'attn' else 'MLP'}"
     if found := re.search(r"\blayer(\d+)\.(\d+)\b", path):
         return f"stage {found[1]} block {found[2]}"
     if found := re.search(r"\bblocks\.(\d+)\b", path):
         return f"block {found[1]}"
-    parts = re.split(r"[./]", re.sub(r"^network\.(features\.)?", "", path))
-    return ".".join(parts[:-1]) or path
+    return _layer(path)

@@ -198,7 +198,7 @@ class TestBuild:
         assert re.search(r"speed +images per second on openvino: int8 .*, fp32 .*, fp16", said)
         bundle = open_bundle(out)
         report = bundle.precision_report
-        assert (bundle.precision, report["places_in_8_bits"]) == ("int8", 2)
+        assert (bundle.precision, report["layers_in_8_bits"]) == ("int8", 2)
         assert report["gpu"] == "unverified on a GPU"
         assert report["images"]["generated"] is False
         assert (report["images"]["calibration"], report["images"]["gate"]) == (44, 256)
@@ -209,7 +209,7 @@ class TestBuild:
         assert {"model.onnx", "probes.npz", "ranges.json"} == set(bundle.hashes)
         assert not list(out.glob("*.onnx"))[1:]
         table = run_trtdet("inspect", "--precision", out).stdout
-        assert "2 places in 8 bits" in table
+        assert "2 layers in 8 bits" in table
         assert json.loads(run_trtdet("inspect", "--precision", "--json", out).stdout) == {
             "name": bundle.name, **json.loads(json.dumps(report))
         }  # fmt: skip
@@ -268,7 +268,7 @@ class TestBuild:
                      tmp_path / "no", check=False)  # fmt: skip
         assert done.returncode == 6
         assert re.search(
-            r"no choice of groups passes.*--fp16[\s\S]*stage 1 block 0 +0\.", done.stderr
+            r"no choice of groups passes.*--fp16[\s\S]*layer1.0.conv1 +0\.", done.stderr
         )
         assert not (tmp_path / "no").exists()
 

@@ -31,8 +31,26 @@ def test_convolutions_and_one_branch_of_every_addition():
 
 
 def test_groups_have_the_names_of_the_network_s_parts():
-    assert groups_of(sites_of(residual_net())) == ["stage 1 block 0", "stage 2 block 0"]
-    assert groups_of(sites_of(attention_net())) == ["block 0 attention", "block 0 MLP"]
+    """Twice as deep as the others: from four groups on, a group is a block."""
+    g = Graph()
+    x = g.relu(g.conv(g.front(), "stem.0", 3, 16))
+    for block in ("layer1.0", "layer1.1", "layer2.0", "blocks.7"):
+        x = g.relu(g.conv(x, f"{block}.conv1", 16, 16))
+        x = g.relu(g.conv(x, f"{block}.conv2", 16, 16))
+    x = g.relu(g.conv(x, "neck.last", 16, 16))
+    g.head(x, 16)
+    assert groups_of(sites_of(g.model())) == [
+        "stage 1 block 0", "stage 1 block 1", "stage 2 block 0", "block 7", "neck.last"
+    ]  # fmt: skip
+
+
+def test_a_small_network_is_divided_into_its_layers():
+    assert groups_of(sites_of(residual_net())) == [
+        "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2",
+        "layer2.0.downsample.0",
+    ]  # fmt: skip
+    block = "tower.transformer.resblocks.0"
+    assert groups_of(sites_of(attention_net())) == [f"{block}.attn", f"{block}.mlp.c_fc"]
 
 
 def test_of_a_transformer_only_products_with_weights():

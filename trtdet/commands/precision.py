@@ -55,7 +55,7 @@ def precision_options(command: _Command) -> _Command:
         click.option(
             "--ranges",
             type=click.Choice(["max", "percentile", "mse", "entropy"]),
-            default="mse",
+            default="percentile",
             show_default=True,
             help="How the range of 8 bits is chosen.",
         ),

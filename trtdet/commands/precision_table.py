@@ -32,7 +32,7 @@ def show_precision(bundle: Bundle, *, as_json: bool) -> None:
         f"{images['calibration']} others by {report['method']}"
     )
     click.echo(
-        f"{report['places_in_8_bits']} places in 8 bits; kept in float16: "
+        f"{report['layers_in_8_bits']} layers in 8 bits; kept in float16: "
         + (", ".join(report["kept_in_float16"]) or "no group")
     )
     table = Table(box=None)
