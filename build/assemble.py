@@ -40,6 +40,7 @@ from trtdet.build.placing import (
     compile_plans,
     keep_plans,
     tool_versions,
+    warn_of_decision,
     with_hashes,
     write_compared,
 )
@@ -132,6 +133,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
             bundle = make_precise(bundle, request.precision, judge, out, on_stage)
         bundle = with_hashes(bundle)
         keep_plans(out, folder)
+        warn_of_decision(out, on_stage)
         compile_plans(bundle, request.targets, on_stage)
         bundle = write_compared(bundle, backend, "torch", on_stage)
     return replace(bundle, path=out)

@@ -15,10 +15,11 @@ from trtdet.build.placing import OnStage
 from trtdet.build.precision import TOO_LARGE, half_tensors, to_half
 from trtdet.calibration.collect import OnImage
 from trtdet.calibration.limits import Method
-from trtdet.calibration.quantize import quantize_graph
+from trtdet.calibration.quantize import LARGEST_LIMIT, quantize_graph
 from trtdet.calibration.ranges import Ranges, choose_ranges, observe, range_key, read_ranges
 from trtdet.calibration.regions import Regions, find_regions
 from trtdet.calibration.sites import Site, find_sites, groups_of
+from trtdet.errors import InputError
 
 _SAID_EVERY_S = 20.0
 
@@ -63,9 +64,11 @@ def read_float_graph(
 ) -> FloatGraph:
     """Look at the graph of a bundle, and run it on the calibration images for its ranges.
 
-    Those of the bundle's last build, in `old`, are taken over where nothing changed.
+    Those of the bundle's last build, in `old`, are taken over where nothing changed. Raises
+    InputError for a graph that cannot be written in fewer bits.
     """
     graph = onnx.load(path)
+    _check(graph, path)
     regions = find_regions(graph, frame.input_shapes(), frame.fixed)
     sites = tuple(find_sites(graph, regions))
     tensors = list(dict.fromkeys(site.tensor for site in sites))
@@ -82,8 +85,20 @@ def read_float_graph(
             _progress(len(images), on_stage),
         )  # fmt: skip
         ranges = choose_ranges(seen, key, method)
+    sites = tuple(each for each in sites if ranges.limits[each.tensor] <= LARGEST_LIMIT)
     on_stage(f"ranges     of {len(tensors)} tensors by {method}, {len(sites)} places for 8 bits")
     return FloatGraph(graph, regions, sites, ranges)
+
+
+def _check(graph: ModelProto, path: Path) -> None:
+    """Raise InputError for a graph whose nodes this version cannot type one by one."""
+    nodes = graph.graph.node
+    if any(attribute.HasField("g") for node in nodes for attribute in node.attribute):
+        raise InputError(f"{path} has branches or loops: it cannot be built in fewer bits")
+    if graph.functions:
+        raise InputError(f"{path} has functions of its own: inline them (onnx.inliner) first")
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes):
+        raise InputError(f"{path} is quantised already: convert it from the float model")
 
 
 def _progress(total: int, on_stage: OnStage) -> OnImage:

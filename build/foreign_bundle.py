@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from onnx import ModelProto, checker
+from onnx import ModelProto, checker, version_converter
 
 from trtdet.build.foreign import ForeignGraph, read_foreign
 from trtdet.build.foreign_graph import engine_graph
@@ -20,10 +20,12 @@ from trtdet.build.placing import (
     compile_plans,
     keep_plans,
     tool_versions,
+    warn_of_decision,
     with_hashes,
     write_compared,
 )
 from trtdet.build.precise import make_precise
+from trtdet.build.precision import QUANTIZED_HALF_OPSET, opset_of
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import Logits, probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
@@ -81,7 +83,8 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
         save_probes(probes, folder)
         on_stage(f"reference  the graph as it is; logit from {_source(foreign, spec, head)}")
         try:
-            _write_graph(foreign, spec, head, backend, folder, on_stage)
+            fewer_bits = material is not None
+            _write_graph(foreign, spec, head, backend, folder, on_stage, fewer_bits=fewer_bits)
             bundle = _describe(foreign, spec, request, name, folder)
             if material is not None:
                 frame = frame_of(bundle)
@@ -90,6 +93,7 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
                 bundle = make_precise(bundle, request.precision, judge, out, on_stage)
             bundle = with_hashes(bundle)
             keep_plans(out, folder)
+            warn_of_decision(out, on_stage)
             compile_plans(bundle, request.targets, on_stage)
             bundle = write_compared(bundle, backend, "the graph", on_stage)
         except DriftError as error:
@@ -104,6 +108,8 @@ def _write_graph(
     backend: BackendStatus,
     folder: Path,
     on_stage: OnStage,
+    *,
+    fewer_bits: bool,
 ) -> None:
     """Join and simplify; the graph's outputs before and after onnxsim must agree.
 
@@ -113,6 +119,8 @@ def _write_graph(
 
     def join() -> ModelProto:
         joined = engine_graph(foreign, spec, head)
+        if fewer_bits:
+            joined = _modern(joined, foreign.path)
         try:
             checker.check_model(joined)
         except checker.ValidationError as error:
@@ -125,6 +133,20 @@ def _write_graph(
     probe = partial(probe_logits, folder, backend, spec.geometry)
     logits = write_simplified(join, probe, folder, spec.tolerance, on_stage)
     _check_batches(foreign, spec, logits, partial(probe, batch=_BATCH))
+
+
+def _modern(graph: ModelProto, path: Path) -> ModelProto:
+    """The graph in the version of ONNX that 8 bits are written in, where it is of an older one."""
+    if opset_of(graph) >= QUANTIZED_HALF_OPSET:
+        return graph
+    try:
+        return version_converter.convert_version(graph, QUANTIZED_HALF_OPSET)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path} is of ONNX opset {opset_of(graph)}, and does not convert to "
+            f"{QUANTIZED_HALF_OPSET}, which fewer bits need ({reason}): export it anew"
+        ) from error
 
 
 def _check_batches(

@@ -13,7 +13,7 @@ from trtdet.calibration.collect import WINDOW, middle_of
 from trtdet.calibration.draw import draw_set
 from trtdet.calibration.gate import Labels, Limits
 from trtdet.calibration.generated import generated_set
-from trtdet.calibration.images import FEWEST, FEWEST_GATED, CalibrationSet, read_set
+from trtdet.calibration.images import FEWEST, FEWEST_GATED, CalibrationSet, SetImage, read_set
 from trtdet.calibration.limits import Method
 from trtdet.calibration.wiring import Shape
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, ROWS, Bundle
@@ -99,12 +99,23 @@ def gather(
             f"{len(images)} images are too few to judge an INT8 engine by: give {FEWEST_GATED} "
             "beside those to calibrate on, or --report-only for an engine that is not gated"
         )
-    views = [each.views(geometry) for each in images]
-    if tiling is not None:
-        views = [middle_of(each, tiling.stride) for each in views]
+    if not images:
+        raise InputError(
+            f"all {len(chosen.images)} images are needed to calibrate on, and none is left to "
+            "judge by: give more"
+        )
+    views = [seen(each, geometry, tiling) for each in images]
+    if len({each.label for each in images} & {0, 1}) < 2:
+        on_stage("           without labels of both classes: the AUC is not judged")
     known = [each.label for each in images if each.label is not None]
     labels = np.array(known, np.int64) if known and len(known) == len(images) else None
     return Material(chosen, views, labels)
+
+
+def seen(image: SetImage, geometry: Geometry, tiling: Tiling | None) -> Pixels:
+    """What is measured of an image: its views, at native resolution its middle."""
+    views = image.views(geometry)
+    return views if tiling is None else middle_of(views, tiling.stride)
 
 
 def _choose_set(source: Path | None) -> CalibrationSet:

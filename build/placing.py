@@ -14,8 +14,9 @@ import trtdet
 from trtdet.build.compile import compile_plan, write_plan
 from trtdet.calibration.ranges import RANGES
 from trtdet.engine.backends import BackendStatus, open_session
-from trtdet.engine.bundle import GRAPH, PLANS, PROBES, Bundle, write_record
+from trtdet.engine.bundle import GRAPH, PLANS, PROBES, Bundle, read_record, write_record
 from trtdet.engine.digest import sha256_file
+from trtdet.errors import BundleError
 
 OnStage = Callable[[str], None]
 
@@ -29,6 +30,16 @@ def keep_plans(old: Path, new: Path) -> None:
             (new / PLANS).mkdir(exist_ok=True)
             for file in (plan, record):
                 shutil.copy2(file, new / PLANS)
+
+
+def warn_of_decision(old: Path, on_stage: OnStage) -> None:
+    """Say that a fitted decision goes with the bundle that is replaced."""
+    try:
+        fitted = read_record(old).get("decision_record")
+    except BundleError:
+        return
+    if fitted:
+        on_stage("decision   the one fitted to the old bundle goes: `trtdet calibrate decision`")
 
 
 def with_hashes(bundle: Bundle) -> Bundle:

@@ -7,6 +7,7 @@ compared with the network's own float32 logits, then timed beside the float32 gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,9 +20,8 @@ from onnx import ModelProto
 
 from trtdet.build.float_graph import FloatGraph, read_float_graph
 from trtdet.build.judge import Judge
-from trtdet.build.material import PrecisionRequest
+from trtdet.build.material import PrecisionRequest, seen
 from trtdet.build.placing import OnStage
-from trtdet.calibration.collect import middle_of
 from trtdet.calibration.gate import Comparison
 from trtdet.calibration.quantize import count_layers
 from trtdet.calibration.ranges import write_ranges
@@ -96,7 +96,7 @@ def make_precise(
         bundle,
         precision=chosen.precision,
         precision_report=_report(bundle.graph, source, candidates, chosen, rates, request, judge),
-        tolerance=_tolerance(bundle, chosen, request, own),
+        tolerance=_tolerance(bundle, request, judge, own),
     )
 
 
@@ -126,9 +126,17 @@ def _judged(
         on_stage(
             f"gate       {what}: 99 % of {each.images} logits within {each.p99:.3f} deviations, "
             f"{each.flips.value:.1%} of decisions changed, rank correlation "
-            f"{each.rank_correlation:.5f}"
+            f"{each.rank_correlation:.5f}, largest change {each.largest:.3g}" + _labelled(each)
         )
     return _Candidate(precision, path, compared, judge.failures(compared, request.limits))
+
+
+def _labelled(compared: Comparison) -> str:
+    """What labels tell, where there are any: the network's figures, then the engine's."""
+    if compared.auc is None or compared.balanced_accuracy is None:
+        return ""
+    auc, accuracy = (f"{a:.4f}, {b:.4f}" for a, b in (compared.auc, compared.balanced_accuracy))
+    return f"; AUC {auc}; balanced accuracy {accuracy}"
 
 
 def _searched(
@@ -141,11 +149,9 @@ def _searched(
     """The network with its most harmful groups back in float16, so that it passes."""
     on_stage(f"search     {'; '.join(failed.failures)}: which groups are to blame?")
     images = [
-        each.views(judge.frame.geometry)
+        seen(each, judge.frame.geometry, judge.frame.tiling)
         for each in judge.material.chosen.of("calibration")[:_SENSITIVITY_IMAGES]
     ]
-    if judge.frame.tiling is not None:
-        images = [middle_of(each, judge.frame.tiling.stride) for each in images]
     expected = judge.logits(failed.path.with_name(GRAPH), images)
     found: dict[int, dict[str, Comparison]] = {}
 
@@ -169,6 +175,7 @@ def _searched(
     except PrecisionError as error:
         if request.precision == "auto":  # there are others to choose from
             on_stage(f"search     {error}")
+            _write_eight(source, (), failed.path, judge)  # the one that was judged
             return failed
         raise
     _write_eight(source, search.kept, failed.path, judge)
@@ -221,10 +228,10 @@ def _choose(
 
 
 def _tolerance(
-    bundle: Bundle, chosen: _Candidate, request: PrecisionRequest, own: NDArray[np.float32]
+    bundle: Bundle, request: PrecisionRequest, judge: Judge, own: NDArray[np.float32]
 ) -> float:
     """How far the probes may lie from the judged engine's logits wherever the bundle is opened."""
-    deviation = max(each.deviation for each in chosen.compared.values())
+    deviation = float(judge.reference.std(axis=0).min())  # raw, as the probes are
     smallest = 1.0 + float(np.abs(own).min())
     rounding = STEADINESS * request.limits.p99 * deviation / smallest
     return min(bundle.tolerance + rounding, LARGEST_TOLERANCE)
@@ -241,14 +248,15 @@ def _report(
 ) -> dict[str, Any]:
     """All that was measured, for `bundle.json` and `trtdet inspect --precision`."""
     images = judge.material.chosen
-    verdict = "not gated: too few images" if not judge.material.gated else "passed"
+    verdict = "passed" if judge.material.gated else "not gated: too few images"
     if chosen.failures:
-        verdict = f"beyond its limits, kept for --report-only: {'; '.join(chosen.failures)}"
+        beyond = f"beyond its limits, kept for --report-only: {'; '.join(chosen.failures)}"
+        verdict = beyond if judge.material.gated else f"{verdict}; {beyond}"
     search = chosen.search
     return {
         "verdict": verdict,
         "backend": f"{judge.backend.name} {judge.backend.version}",
-        "gpu": ON_A_GPU,
+        "gpu": "" if chosen.precision == "fp32" else ON_A_GPU,
         "images": {
             "sha256": images.sha256,
             "generated": images.generated,
@@ -262,11 +270,20 @@ def _report(
         "sensitivity": dict(search.ranking) if search else {},
         "float32_for_range": source.too_large,
         "compared": {
-            each.precision: {name: asdict(one) for name, one in each.compared.items()}
+            each.precision: {name: _finite(asdict(one)) for name, one in each.compared.items()}
             for each in candidates
         },
         "images_per_s": {name: round(rate, 3) for name, rate in rates.items()},
     }
+
+
+def _finite(record: Any) -> Any:
+    """The record for JSON, which has no infinity: None in its place."""
+    if isinstance(record, dict):
+        return {key: _finite(value) for key, value in record.items()}
+    if isinstance(record, float) and not math.isfinite(record):
+        return None
+    return record
 
 
 def _write_eight(source: FloatGraph, kept: Collection[str], path: Path, judge: Judge) -> Path:
@@ -277,8 +294,8 @@ def _write_eight(source: FloatGraph, kept: Collection[str], path: Path, judge: J
         try:
             judge.open(path).close()
         except WeightsError as error:
-            named = " ".join(error.layers)
-            more = {site.weight for site in source.sites if site.weight and site.weight in named}
+            named = {name for layer in error.layers for name in layer.split(",")}
+            more = {site.weight for site in source.sites if f"{site.weight}_dq" in named}
             if more <= impossible:
                 raise
             impossible |= more

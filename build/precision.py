@@ -13,7 +13,7 @@ from collections.abc import Collection
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from trtdet.calibration.regions import Regions
+from trtdet.calibration.regions import PRODUCTS, Regions
 from trtdet.calibration.wiring import wire
 
 # QuantizeLinear with a step of float16 is ONNX from here on.
@@ -26,6 +26,7 @@ TOO_LARGE = 65504.0 / 2
 _FLOAT32 = {
     "LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization",
     "Softmax", "LogSoftmax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2",
+    "ReduceL1", "ReduceLogSumExp", "LpNormalization", "LRN", "MeanVarianceNormalization",
     "GlobalAveragePool", "AveragePool", "Exp", "Log", "Pow", "Sqrt", "Reciprocal",
 }  # fmt: skip
 
@@ -57,6 +58,11 @@ def to_half(graph: ModelProto, regions: Regions, too_large: Collection[str] = ()
         if node.op_type == "DequantizeLinear" and half_nodes & read_by:
             half_nodes.add(node.output[0])
     return _Caster(graph, regions, half_nodes).cast()
+
+
+def opset_of(graph: ModelProto) -> int:
+    """The version of ONNX's own operators that a graph is written in."""
+    return next(int(each.version) for each in graph.opset_import if not each.domain)
 
 
 class _Caster:
@@ -119,7 +125,8 @@ class _Caster:
             elif not half and name in self._halves:
                 typed.input[place] = self._cast(name, "float", _FLOAT)
         if half:
-            self._halves.update(node.output)
+            floats = self._regions.values.floats
+            self._halves.update(name for name in node.output if name in floats)
             for attribute in typed.attribute:
                 if node.op_type == "Cast" and attribute.name == "to":
                     attribute.i = _HALF
@@ -158,9 +165,26 @@ def _is_half(node: NodeProto, regions: Regions, too_large: Collection[str]) -> b
         and output not in regions.front
         and output not in regions.head
         and node.op_type not in _FLOAT32
-        and not any(attribute.HasField("g") for attribute in node.attribute)
         and not any(name in too_large for name in (*node.input, *node.output))
+        # What has no float input makes float32. A rounded tensor goes by the name it had.
+        and any(name.removesuffix("_rounded") in regions.values.floats for name in node.input)
+        and not any(_is_lost(name, node, regions) for name in node.input)
     )
+
+
+def _is_lost(name: str, node: NodeProto, regions: Regions) -> bool:
+    """Whether a constant is too large for float16, or too small where it is no layer's weight.
+
+    An epsilon that becomes 0 is a division by 0; a weight that does is a weight of 0.
+    """
+    constant = regions.wiring.constants.get(name)
+    if constant is None or constant.data_type != _FLOAT:
+        return False
+    values = numpy_helper.to_array(constant)
+    with np.errstate(over="ignore", under="ignore"):
+        half = values.astype(np.float16)
+    flushed = node.op_type not in PRODUCTS and bool(((half == 0) & (values != 0)).any())
+    return flushed or bool(np.isinf(half).any())
 
 
 def _floats(node: NodeProto, regions: Regions) -> list[str]:

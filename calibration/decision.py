@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.calibration.metrics import Labels, Scores, balanced_accuracy, roc_auc
-from trtdet.engine.decision import Decision
+from trtdet.engine.decision import AS_IT_IS, Decision
 from trtdet.errors import InputError
 
 Method = Literal["shift", "platt"]
 
 FOLDS = 5
 
-# Of each class; below it five folds would have folds without one.
+# Of each class: images, and pictures, so that no fold is without one.
 FEWEST = 10
 
 _STEPS = 100  # of Newton's method, which needs a dozen
@@ -39,7 +39,7 @@ class Fit:
     decision: Decision
     images: int
     auc: float
-    balanced_accuracy: tuple[float, float]  # as the logit is, and with the decision
+    balanced_accuracy: tuple[float, float]  # with the present decision, and with this
     cross_entropy: tuple[float, float]  # nats per image, alike
 
     def record(
@@ -71,18 +71,28 @@ def record_sha256(record: dict[str, Any]) -> str:
 
 
 def fit_decision(
-    logits: Scores, labels: Labels, pictures: Sequence[str], method: Method, *, seed: int = 0
+    logits: Scores,
+    labels: Labels,
+    pictures: Sequence[str],
+    method: Method,
+    *,
+    present: Decision = AS_IT_IS,
+    seed: int = 0,
 ) -> Fit:
     """Fit a decision to raw logits [N] with labels [N]; `pictures` [N] names what stays together.
 
-    Raises InputError for fewer than ten images of a class, and where larger logits do not mean
+    `present` is the decision that the new one is compared with.
+
+    Raises InputError for fewer than ten pictures of a class, and where larger logits do not mean
     synthetic.
     """
     counts = np.bincount(labels, minlength=2)
-    if counts.min() < FEWEST:
+    named = list(zip(labels.tolist(), pictures, strict=True))
+    apart = [len({picture for label, picture in named if label == each}) for each in (0, 1)]
+    if min(apart) < FEWEST:
         raise InputError(
-            f"{counts[0]} real and {counts[1]} synthetic images are too few: give {FEWEST} or more "
-            "of each class"
+            f"{counts[0]} real and {counts[1]} synthetic images of {apart[0]} and {apart[1]} "
+            f"pictures are too few: give {FEWEST} pictures or more of each class"
         )
     fit = {"shift": _shift, "platt": _platt}[method]
     auc = roc_auc(labels, logits)
@@ -91,14 +101,15 @@ def fit_decision(
             f"on these images larger logits do not mean synthetic (AUC {auc:.3f}): no decision "
             "makes this detector work there. Are the labels 0 for real and 1 for synthetic?"
         )
+    now = present.scale * logits + present.shift
     held_out = _cross_validated(fit, logits, labels, pictures, seed)
     return Fit(
         method,
         fit(logits, labels),
         len(labels),
         auc,
-        (balanced_accuracy(labels, logits), balanced_accuracy(labels, held_out)),
-        (_cross_entropy(labels, logits), _cross_entropy(labels, held_out)),
+        (balanced_accuracy(labels, now), balanced_accuracy(labels, held_out)),
+        (_cross_entropy(labels, now), _cross_entropy(labels, held_out)),
     )
 
 
@@ -178,7 +189,10 @@ def _platt(logits: Scores, labels: Labels) -> Decision:
         a, b = a - size * float(direction[0]), b - size * float(direction[1])
         value = loss(a, b)
     if a <= 0.0:
-        raise InputError("on these images larger logits do not mean synthetic: no scaling helps")
+        raise InputError(
+            "logistic regression finds no slope above 0 here, for all that the logits order the "
+            "images: a few lie far on the wrong side. Take --method shift"
+        )
     return Decision(a / spread, b - a * middle / spread)
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from trtdet.calibration.images import FEWEST, CalibrationSet, SetImage
-from trtdet.calibration.labels import read_labels
 from trtdet.engine.decode import quiet_decoders
 from trtdet.engine.digest import sha256_file
 from trtdet.errors import ImageError, InputError
@@ -27,6 +26,9 @@ from trtdet.errors import ImageError, InputError
 SIZE, GATE_SIZE = 512, 256
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+# Class, format, and the power of two nearest the shorter side.
+_Stratum = tuple[int | None, str, int]
 
 OnSkip = Callable[[Path, str], None]
 
@@ -45,17 +47,31 @@ def draw_set(
     few images for both, the gate comes first, but for the 32 that calibration needs at least.
     `on_skip` hears of every file that was passed over. Raises InputError below 32 images.
     """
+    if size < FEWEST:
+        raise InputError(f"{size} images are too few: calibration needs {FEWEST} or more")
     quiet_decoders()
-    candidates = _candidates(source)
-    drawn = list(islice(_usable(_in_turns(candidates, seed), on_skip), size + gate_size))
+    turns = _in_turns(_candidates(source), seed)
+    drawn = list(islice(_usable(turns, on_skip), size + gate_size))
     if len(drawn) < FEWEST:
         raise InputError(
             f"{source} has {len(drawn)} usable images, and calibration needs {FEWEST} or more: "
             "add images of the kind that will be scored"
         )
     count = min(size, max(FEWEST, len(drawn) - gate_size))
-    roles = [replace(each, role="gate") for each in drawn[count:]]
-    return CalibrationSet((*drawn[:count], *roles))
+    judging = _spread(drawn, len(drawn) - count)
+    images = [image for index, (image, _) in enumerate(drawn) if index not in judging]
+    gate = [replace(drawn[index][0], role="gate") for index in sorted(judging)]
+    return CalibrationSet((*images, *gate))
+
+
+def _spread(drawn: list[tuple[SetImage, _Stratum]], count: int) -> set[int]:
+    """Which ones judge: as large a part of every stratum, so that none is on one side only."""
+    order = sorted(range(len(drawn)), key=lambda index: (str(drawn[index][1]), index))
+    return {
+        index
+        for place, index in enumerate(order)
+        if (place + 1) * count // len(drawn) > place * count // len(drawn)
+    }
 
 
 @dataclass(frozen=True)
@@ -68,32 +84,37 @@ class _Candidate:
 def _candidates(source: Path) -> list[_Candidate]:
     if source.is_dir():
         found = [path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES]
-        return [_unlabelled(path) for path in sorted(found) if path.is_file()]
+        return [_Candidate(path, None, str(path)) for path in sorted(found) if path.is_file()]
     try:
         with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
-            if "filename" in columns and "label" not in columns:
-                names = [row["filename"] for row in reader if row["filename"]]
-                return [_unlabelled(source.parent / name) for name in names]
+            if "filename" not in columns:
+                raise InputError(f"{source} has no column 'filename'")
+            return [_listed(source, reader.line_num, row) for row in reader if row["filename"]]
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
     except csv.Error as error:
         raise InputError(f"{source} is not a well-formed CSV: {error}") from error
-    return [_Candidate(each.path, each.label, each.image) for each in read_labels(source)]
 
 
-def _unlabelled(path: Path) -> _Candidate:
-    return _Candidate(path, None, str(path))
+def _listed(source: Path, line: int, row: dict[str, str]) -> _Candidate:
+    """A row: `filename`, and where the columns are there a `label` and a picture, `image`."""
+    label = (row.get("label") or "").strip()
+    if label not in ("", "0", "1"):
+        raise InputError(
+            f"{source}, line {line}: the label {label!r} is neither 0 (real) nor 1 (synthetic)"
+        )
+    path = source.parent / row["filename"]
+    return _Candidate(path, int(label) if label else None, row.get("image") or str(path))
 
 
 def _in_turns(candidates: list[_Candidate], seed: int) -> Iterator[_Candidate]:
     """Class after class, within a class stratum after stratum, within a stratum by chance."""
-    strata: dict[tuple[int | None, str, int], list[_Candidate]] = defaultdict(list)
+    strata: dict[_Stratum, list[_Candidate]] = defaultdict(list)
     for each in candidates:
-        kind, size = _kind(each.path)
-        strata[each.label, kind, size].append(each)
+        strata[_stratum(each)].append(each)
     rng = np.random.default_rng(seed)
     classes: dict[int | None, list[Iterator[_Candidate]]] = defaultdict(list)
     for key in sorted(strata, key=str):
@@ -112,16 +133,19 @@ def _rotate(iterators: list[Iterator[_Candidate]]) -> Iterator[_Candidate]:
                 iterators.remove(iterator)
 
 
-def _kind(path: Path) -> tuple[str, int]:
-    """The file's format and the power of two nearest its shorter side; no pixel is decoded."""
+def _stratum(candidate: _Candidate) -> _Stratum:
+    """No pixel is decoded."""
     try:
-        with Image.open(path) as image:
-            return str(image.format), round(float(np.log2(min(image.size))))
+        with Image.open(candidate.path) as image:
+            size = round(float(np.log2(min(image.size))))
+            return candidate.label, str(image.format), size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return "", 0
+        return candidate.label, "", 0
 
 
-def _usable(candidates: Iterator[_Candidate], on_skip: OnSkip) -> Iterator[SetImage]:
+def _usable(
+    candidates: Iterator[_Candidate], on_skip: OnSkip
+) -> Iterator[tuple[SetImage, _Stratum]]:
     seen: set[str] = set()
     for each in candidates:
         image = SetImage(each.path, "", "calibration", each.label)
@@ -136,4 +160,4 @@ def _usable(candidates: Iterator[_Candidate], on_skip: OnSkip) -> Iterator[SetIm
             on_skip(each.path, "the set already has this picture")
             continue
         seen |= {each.picture, pixels}
-        yield image
+        yield image, _stratum(each)

@@ -51,6 +51,7 @@ class Comparison:
     p99: Estimate  # |delta logit| in deviations
     mean: Estimate  # |delta logit| in deviations
     rank_correlation: float  # Spearman's
+    lost: int  # logits of this engine that are no finite numbers
     flips: Estimate  # share of the images whose decision changes
     auc: tuple[float, float] | None = None  # the reference's, then this engine's
     auc_drop: Estimate | None = None
@@ -59,6 +60,8 @@ class Comparison:
     def failures(self, limits: Limits) -> list[str]:
         """What is beyond the limits, in words; empty where it passes."""
         found = []
+        if self.lost:
+            found.append(f"{self.lost} logits are no numbers")
         if not self.flips.value <= limits.flips:
             found.append(f"{self.flips:.1%} of the decisions change (limit {limits.flips:.1%})")
         if not self.p99.value <= limits.p99:
@@ -101,6 +104,7 @@ def compare(
         p99=estimate(lambda drawn: _percentile(scaled[drawn])),
         mean=estimate(lambda drawn: float(scaled[drawn].mean())),
         rank_correlation=_spearman(reference, logits),
+        lost=int((~np.isfinite(logits)).sum()),
         flips=estimate(lambda drawn: float(flipped[drawn].mean())),
         auc=auc,
         auc_drop=drop,

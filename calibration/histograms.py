@@ -36,7 +36,7 @@ class Histogram:
             raise ValueError("a value is infinite or no number")
         self._reach(largest)
         bins = np.multiply(magnitudes, np.float32(BINS / self.limit)).astype(np.int32)
-        np.minimum(bins, BINS - 1, out=bins)  # the limit itself, and what float32 rounds up
+        np.minimum(bins, BINS - 1, out=bins)  # what float32 rounds up to the limit
         self.counts += np.bincount(bins, minlength=BINS)
         self.largest = max(self.largest, largest)
 
@@ -45,7 +45,7 @@ class Histogram:
         return np.asarray((np.arange(BINS) + 0.5) * (self.limit / BINS), np.float64)
 
     def _reach(self, largest: float) -> None:
-        while self.limit < largest:
+        while self.limit <= largest:
             merged = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
             self.limit *= 2

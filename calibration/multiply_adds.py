@@ -11,24 +11,22 @@ from trtdet.calibration.wiring import Shape, infer_values
 
 
 def multiply_adds(graph: ModelProto, inputs: Mapping[str, Shape]) -> int:
-    """For one run on inputs of these shapes. Raises ValueError where a shape stays unknown."""
+    """For one run on inputs of these shapes; what has no known shape is not counted."""
     return sum(by_output(graph, infer_values(graph, inputs).shapes).values())
 
 
 def by_output(graph: ModelProto, shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Of each node that multiplies, under the name of its output."""
+    """Of each node that multiplies and has a known shape, under the name of its output."""
     return {
         node.output[0]: _of_node(node, shapes)
         for node in graph.graph.node
         if node.op_type in ("Conv", "MatMul", "Gemm")
+        and all(name in shapes for name in (*node.input[:2], node.output[0]))
     }
 
 
 def _of_node(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    try:
-        first, second, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    except KeyError as error:
-        raise ValueError(f"the shape of {error} at {node.op_type} {node.name} is unknown") from None
+    first, second, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
     if node.op_type == "Conv":
         return prod(out) * prod(second[1:])
     if node.op_type == "Gemm":

@@ -15,6 +15,7 @@ from trtdet.engine.bundle import Bundle, open_bundle, replace_record
 from trtdet.engine.decision import Decision
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.engine import open_engine
+from trtdet.engine.ensemble import MEMBERS
 from trtdet.engine.store import starter_bundle
 from trtdet.errors import BundleError, InputError
 
@@ -36,6 +37,7 @@ def fit_bundle(folder: Path, labels: Path, method: Method) -> tuple[Fit, list[st
         np.array([each.label for each in scored], np.int64),
         [each.image for each in scored],
         method,
+        present=bundle.decision,
     )
     record = fit.record(sha256_file(labels), bundle.decision, bundle.decision_record)
     replace_record(replace(bundle, decision=fit.decision, decision_record=record))
@@ -59,5 +61,10 @@ def _own(folder: Path) -> Bundle:
     if folder == starter_bundle():
         raise InputError(
             f"the starter belongs to the package: copy {folder} to a folder of yours first"
+        )
+    if folder.resolve().parent.name == MEMBERS:
+        raise InputError(
+            f"{folder} is a member of an ensemble, whose vote was made with it as it is: fit the "
+            "bundle that it came from, and make the ensemble again"
         )
     return open_bundle(folder)

@@ -21,6 +21,7 @@ LEVELS = 127  # -127 ... 127; -128 is left out, for symmetry
 # The smallest number of float16. Weights that are smaller in a whole channel round to 0.
 SMALLEST_STEP = 2.0**-24
 LARGEST_STEP = 65504.0
+LARGEST_LIMIT = LEVELS * LARGEST_STEP
 
 ZERO = "int8_zero"
 

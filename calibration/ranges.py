@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from trtdet.calibration.histograms import Activations
 from trtdet.calibration.images import SetImage
 from trtdet.calibration.limits import Method, choose_limit
 from trtdet.engine.atomic import atomic_bytes, atomic_text
+from trtdet.engine.bundle import read_record
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.geometry import Geometry, geometry_to_json
 from trtdet.engine.store import store_folder
 from trtdet.engine.tiles import Tiling
+from trtdet.errors import BundleError
 
 RANGES = "ranges.json"
 
@@ -131,11 +134,13 @@ def write_ranges(ranges: Ranges, folder: Path) -> None:
 
 
 def read_ranges(folder: Path) -> Ranges | None:
-    """The ranges of a bundle; None where it has none that can be read."""
+    """The ranges of a bundle; None where it has none, or others than it was built with."""
     try:
+        if read_record(folder)["hashes"][RANGES] != sha256_file(folder / RANGES):
+            return None
         record: dict[str, Any] = json.loads((folder / RANGES).read_text(encoding="utf-8"))
         return Ranges(RangeKey(**record["key"]), record["limits"], record["largest"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, BundleError):
         return None
 
 
@@ -149,7 +154,8 @@ def _load(place: Path) -> Activations:
     try:
         with np.load(place, allow_pickle=False) as arrays:
             return Activations.from_arrays(arrays)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    # A damaged archive raises whatever the place of the damage makes of it.
+    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, BadZipFile, zlib.error):
         return Activations()
 
 

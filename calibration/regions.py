@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto
 
 from trtdet.calibration.wiring import Shape, Values, Wiring, infer_values, wire
 
-_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def find_regions(
     wiring, values = wire(graph), infer_values(graph, inputs)
     image = graph.graph.input[0].name
     front: set[str] = {image}
+    views = inputs[image][0]
     pooling = {each.name for each in graph.graph.input} - {image}  # a tile's weights and its carry
     head: set[str] = set(pooling)
     for node in graph.graph.node:
@@ -49,19 +50,19 @@ def find_regions(
         elif pooling.intersection(read):
             pooling.update(node.output)
             head.update(node.output)
-        elif _one_vector(node, values) or (read and head.issuperset(read)):
+        elif _one_vector(node, values, views) or (read and head.issuperset(read)):
             head.update(node.output)
     return Regions(frozenset(front), frozenset(head), wiring, values)
 
 
 def constant_weight(node: NodeProto, wiring: Wiring) -> str:
     """The constant that a convolution or a product multiplies by; empty where there is none."""
-    if node.op_type not in _PRODUCTS or node.input[0] in wiring.constants:
+    if node.op_type not in PRODUCTS or node.input[0] in wiring.constants:
         return ""
     return node.input[1] if node.input[1] in wiring.constants else ""
 
 
-def _one_vector(node: NodeProto, values: Values) -> bool:
-    """Whether a node gives one vector for an image, [N, C]: its places are pooled."""
-    shape = values.shapes.get(node.output[0])
-    return shape is not None and len(shape) <= 2 and node.output[0] in values.floats
+def _one_vector(node: NodeProto, values: Values, views: int) -> bool:
+    """Whether a node gives one vector for a view, [N, C]: its places are pooled."""
+    shape = values.shapes.get(node.output[0], ())
+    return 0 < len(shape) <= 2 and shape[0] == views and node.output[0] in values.floats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -35,16 +36,24 @@ def search_groups(
     end = time.monotonic() + 60.0 * minutes
     measured: dict[str, float] = {}
     for group in groups:
-        measured[group] = sensitivity(group)
-        on_line(f"{group}: {measured[group]:.4f} deviations when it alone is in 8 bits")
         if time.monotonic() > end:
             raise PrecisionError(
                 f"the time for the search is over ({minutes:g} minutes), with {len(measured)} of "
-                f"{len(groups)} groups measured: give --search-minutes.\n{_table(measured)}"
+                f"{len(groups)} groups measured: give more --search-minutes.\n{_table(measured)}"
             )
+        error = sensitivity(group)
+        measured[group] = error if math.isfinite(error) else math.inf
+        on_line(f"{group}: {error:.4f} deviations when it alone is in 8 bits")
     ranking = sorted(measured.items(), key=lambda each: -each[1])
     too_few, enough = 0, len(ranking)  # all kept: there is no 8-bit network
     while enough - too_few > 1:
+        if time.monotonic() > end and enough < len(ranking):
+            break  # not the fewest, but enough
+        if time.monotonic() > end:
+            raise PrecisionError(
+                f"the time for the search is over ({minutes:g} minutes) before a choice passed: "
+                f"give more --search-minutes.\n{_table(measured)}"
+            )
         count = (too_few + enough) // 2
         reasons = failures([group for group, _ in ranking[:count]])
         on_line(f"with {count} in float16: {'; '.join(reasons) or 'passes'}")
@@ -52,8 +61,6 @@ def search_groups(
             too_few = count
         else:
             enough = count
-        if time.monotonic() > end:
-            break
     if enough == len(ranking):
         raise PrecisionError(
             "no choice of groups passes the limits in 8 bits: build --fp16, or raise the limits.\n"
@@ -65,5 +72,5 @@ def search_groups(
 def _table(measured: dict[str, float]) -> str:
     """The ranking, most harmful first."""
     ranked = sorted(measured.items(), key=lambda each: -each[1])
-    width = max(len(group) for group in measured)
+    width = max(map(len, measured), default=0)
     return "\n".join(f"  {group:{width}}  {error:.4f}" for group, error in ranked)

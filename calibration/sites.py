@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from trtdet.calibration.multiply_adds import by_output
 from trtdet.calibration.regions import Regions, constant_weight
@@ -61,13 +61,24 @@ def _find(graph: ModelProto, regions: Regions, name: Callable[[str], str]) -> li
             continue
         read = wiring.runtime_inputs(node)
         if weight := constant_weight(node, wiring):
-            if read[0] not in regions.front and work.get(output, 0) >= least:
-                axis = 0 if node.op_type == "Conv" else 1
+            axis = _channels(node, wiring.constants[weight])
+            worth = work.get(output, 0) >= max(least, 1)
+            if axis is not None and worth and read[0] not in regions.front:
                 group = name(_path(node, weight, wiring))
                 sites[output] = Site(output, read[0], group, weight, axis)
         elif node.op_type == "Add" and len(shapes.get(output, ())) == _PIXELS:
             sites |= _residual(node, read, sites, wiring)
     return list(sites.values())
+
+
+def _channels(node: NodeProto, weight: TensorProto) -> int | None:
+    """The axis of a weight's output channels; None where its layer has no 8-bit kernel."""
+    if node.op_type == "Conv":
+        return 0
+    attributes = {each.name: each.i for each in node.attribute}
+    if len(weight.dims) != 2 or attributes.get("transA", 0):
+        return None
+    return 0 if attributes.get("transB", 0) else 1
 
 
 def groups_of(sites: Collection[Site]) -> list[str]:

@@ -245,6 +245,14 @@ class TestVitL14:
         for logit, case in zip(logits.T, (self.rine, self.univfd), strict=True):
             assert_golden(logit, column(golden, case), case.tolerance)
 
+    def test_tensorrt_rtx_takes_it_in_fewer_bits(self, shared, vit_l14, folder):
+        pytest.importorskip("torch")
+        from tests.build.test_precision import accepted_by_tensorrt_rtx
+
+        bundle = open_bundle(self.build(shared, vit_l14, folder, "rine"))
+        for precision in ("fp16", "int8"):
+            accepted_by_tensorrt_rtx(bundle, precision, folder / "model.onnx")
+
     def test_ten_crops(self, shared, golden, vit_l14, folder):
         self.build(shared, vit_l14, folder, "rine", "--views", "ten-crop")
         table = golden[self.ten.table]

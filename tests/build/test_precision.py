@@ -27,7 +27,7 @@ from trtdet.build.precision import half_tensors, to_half  # noqa: E402
 from trtdet.calibration.quantize import quantize_graph  # noqa: E402
 from trtdet.calibration.regions import find_regions  # noqa: E402
 from trtdet.calibration.sites import find_sites  # noqa: E402
-from trtdet.engine.bundle import open_bundle  # noqa: E402
+from trtdet.engine.bundle import Bundle, open_bundle  # noqa: E402
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -123,6 +123,29 @@ def test_scales_of_a_resize_stay_float32():
     assert types_of(half)["large"] == HALF
 
 
+@pytest.mark.parametrize("epsilon", [1e-12, 1e6])
+def test_what_float16_would_make_0_or_infinite_stays_float32(epsilon):
+    g = Graph()
+    x = g.relu(g.conv(g.front(), "conv1", 3, 8))
+    x = g.node("Max", x, g.constant("epsilon", np.float32(epsilon)), out="floored")
+    g.head(g.relu(g.conv(x, "conv2", 8, 8)), 8)
+    types = types_of(halved(g.model()))
+    assert (types["conv1"], types["floored"], types["conv2"]) == (HALF, FLOAT, HALF)
+
+
+def test_indices_are_no_floats():
+    g = Graph()
+    x = g.relu(g.conv(g.front(), "conv1", 3, 8))
+    k = g.constant("k", np.int64([4]))
+    g.nodes.append(onnx.helper.make_node("TopK", [x, k], ["top", "where"], "top_k", axis=1))
+    x = g.node("GatherElements", x, "where", out="gathered", axis=1)
+    g.head(g.relu(g.conv(x, "conv2", 4, 8)), 8)
+    half = halved(g.model())
+    onnx.checker.check_model(half, full_check=True)
+    types = types_of(half)
+    assert (types["top"], types["where"], types["gathered"]) == (HALF, TensorProto.INT64, HALF)
+
+
 def fix_shapes(graph: ModelProto, shapes) -> None:
     """Make free dimensions what they are for one tile: a plan of this version has one size."""
     for value in graph.graph.input:
@@ -130,6 +153,22 @@ def fix_shapes(graph: ModelProto, shapes) -> None:
             value.type.tensor_type.shape.dim, shapes[value.name], strict=True
         ):
             dimension.dim_value = size
+
+
+def accepted_by_tensorrt_rtx(bundle: Bundle, precision: str, path: Path) -> None:
+    """Write the bundle's float graph in fewer bits, and compile that for Ampere and Ada."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
+    graph = onnx.load(bundle.graph)
+    shapes = frame_of(bundle).input_shapes()
+    regions = find_regions(graph, shapes)
+    if precision == "int8":
+        sites = find_sites(graph, regions)
+        graph = quantize_graph(graph, sites, {site.tensor: 4.0 for site in sites})
+    if bundle.tiling is not None:
+        fix_shapes(graph, shapes)
+    onnx.save(to_half(graph, regions), path)
+    for target in ("sm_86", "sm_89"):
+        assert compile.compile_plan(path, target=target, batch=1).data
 
 
 # NoDown networks take their time, and imaginet is one of them.
@@ -145,18 +184,8 @@ def test_tensorrt_rtx_takes_every_graph_for_ampere_and_ada(
     name, precision, built, tmp_path, monkeypatch
 ):
     """Accepted by the builder, ahead of time and without a GPU: nothing was executed."""
-    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
     bundle = open_bundle(built(name, detectors()[name].variants[0].name))
-    graph = onnx.load(bundle.graph)
-    shapes = frame_of(bundle).input_shapes()
-    regions = find_regions(graph, shapes)
-    if precision == "int8":
-        sites = find_sites(graph, regions)
-        graph = quantize_graph(graph, sites, {site.tensor: 4.0 for site in sites})
     if bundle.tiling is not None:  # plans score no tiles yet, but the builder can judge one
-        fix_shapes(graph, shapes)
-        monkeypatch.setattr(compile, "_image_shape", lambda *_: shapes["image"][1:])
-    path = Path(tmp_path / "model.onnx")
-    onnx.save(to_half(graph, regions), path)
-    for target in ("sm_86", "sm_89"):
-        assert compile.compile_plan(path, target=target, batch=1).data
+        image = frame_of(bundle).input_shapes()["image"]
+        monkeypatch.setattr(compile, "_image_shape", lambda *_: image[1:])
+    accepted_by_tensorrt_rtx(bundle, precision, tmp_path / "model.onnx")

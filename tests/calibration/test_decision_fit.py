@@ -98,7 +98,11 @@ def test_files_of_one_picture_never_help_each_other():
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
-        (np.arange(40.0), np.repeat([0, 1], [35, 5]), "35 real and 5 synthetic images are too few"),
+        (
+            np.arange(40.0),
+            np.repeat([0, 1], [35, 5]),
+            "of 35 and 5 pictures are too few",
+        ),
         (-np.arange(40.0), np.repeat([0, 1], 20), r"AUC 0\.000\).* labels 0 for real"),
     ],
 )
@@ -113,3 +117,17 @@ def test_a_record_is_hashed():
     assert record["sha256"] == record_sha256(record)
     assert record_sha256({**record, "images": 41}) != record["sha256"]
     assert record["replaced"] == {"scale": 1.0, "shift": 0.0}
+
+
+def test_ten_files_of_one_picture_are_one_picture():
+    logits, labels = logits_of(20, 20)
+    pictures = [*alone(labels[:20]), *["one"] * 20]
+    with pytest.raises(InputError, match="of 20 and 1 pictures are too few"):
+        fit_decision(logits, labels, pictures, "platt")
+
+
+def test_what_is_compared_with_is_the_present_decision():
+    logits, labels = logits_of(60, 60, shift=-9.0)
+    present = Decision(1.0, 9.0)
+    fit = fit_decision(logits, labels, alone(labels), "shift", present=present)
+    assert fit.balanced_accuracy[0] == balanced_accuracy(labels, logits + 9.0)

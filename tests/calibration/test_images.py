@@ -90,6 +90,41 @@ def test_the_gate_has_other_images_and_comes_first_where_there_are_few(folder):
     assert not {each.path for each in calibration} & {each.path for each in gate}
 
 
+def test_no_class_or_kind_is_on_one_side_only(folder):
+    """A rare class is drawn to its end before a common one: the roles are spread all the same."""
+    names = sorted(path.name for path in folder.glob("*.*") if path.suffix in (".png", ".webp"))
+    lines = [f"{name},{int(name in names[::5])}" for name in names]
+    (folder / "rare.csv").write_text("\n".join(["filename,label", *lines]) + "\n")
+    chosen = draw_set(folder / "rare.csv", size=32, gate_size=18)
+    for role in ("calibration", "gate"):
+        share = np.mean([each.label for each in chosen.of(role)])
+        assert 0.1 < share < 0.35
+        assert {each.path.suffix for each in chosen.of(role)} == {".png", ".webp"}
+
+
+def test_labels_may_be_missing_or_of_one_class(folder):
+    names = sorted(path.name for path in folder.glob("*.png"))[:40]
+    lines = [f"{name},{'1' if index % 2 else ''}" for index, name in enumerate(names)]
+    (folder / "some.csv").write_text("\n".join(["filename,label", *lines]) + "\n")
+    assert {each.label for each in draw_set(folder / "some.csv").images} == {None, 1}
+    (folder / "some.csv").write_text(f"filename,label\n{names[0]},2\n")
+    with pytest.raises(InputError, match=r"line 2: the label '2' is neither"):
+        draw_set(folder / "some.csv")
+
+
+def test_pictures_without_labels_stay_together_too(folder):
+    names = sorted(path.name for path in folder.glob("*.png"))
+    lines = [f"{name},{index // 2}" for index, name in enumerate(names)]
+    (folder / "list.csv").write_text("\n".join(["filename,image", *lines]) + "\n")
+    with pytest.raises(InputError, match=r"has 2\d usable images"):
+        draw_set(folder / "list.csv")
+
+
+def test_a_set_too_small_to_calibrate_on_is_refused_at_once(folder):
+    with pytest.raises(InputError, match="20 images are too few: calibration needs 32"):
+        draw_set(folder, size=20)
+
+
 def test_a_seed_gives_the_same_set_and_another_seed_another(folder):
     first, again, other = (draw_set(folder, seed=seed) for seed in (5, 5, 6))
     assert first == again

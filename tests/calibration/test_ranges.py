@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,15 @@ onnx = pytest.importorskip("onnx", reason="calibration needs onnx (trtdet[build]
 from tests.calibration.small_graphs import SIDE, residual_net  # noqa: E402
 from trtdet.calibration.draw import draw_set  # noqa: E402
 from trtdet.calibration.ranges import (  # noqa: E402
+    RANGES,
     choose_ranges,
     observe,
     range_key,
     read_ranges,
     write_ranges,
 )
+from trtdet.engine.bundle import SCHEMA  # noqa: E402
+from trtdet.engine.digest import sha256_file  # noqa: E402
 from trtdet.engine.geometry import Geometry  # noqa: E402
 from trtdet.engine.steps import CenterCrop  # noqa: E402
 from trtdet.engine.store import store_folder  # noqa: E402
@@ -112,9 +116,13 @@ def test_ranges_read_back(graph, images, tmp_path):
     key = range_key(graph, GEOMETRY, images, TENSORS, OTHERS, "mse")
     ranges = choose_ranges(seen, key, "mse")
     write_ranges(ranges, tmp_path)
+    assert read_ranges(tmp_path) is None  # of no bundle
+    record = {"schema": SCHEMA, "hashes": {RANGES: sha256_file(tmp_path / RANGES)}}
+    (tmp_path / "bundle.json").write_text(json.dumps(record))
     assert read_ranges(tmp_path) == ranges
-    (tmp_path / "ranges.json").write_text('{"key": {}}')
-    assert read_ranges(tmp_path) is None
+    text = (tmp_path / RANGES).read_text()
+    (tmp_path / RANGES).write_text(text.replace(": 1", ": 9"))
+    assert read_ranges(tmp_path) is None  # edited
 
 
 def test_a_damaged_state_is_begun_anew(graph, images):

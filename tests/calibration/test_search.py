@@ -36,5 +36,17 @@ def test_where_nothing_passes_the_error_has_the_table():
 
 
 def test_where_time_is_over_the_error_says_how_to_have_more():
-    with pytest.raises(PrecisionError, match=r"1 of 20 groups measured: give --search-minutes"):
+    with pytest.raises(PrecisionError, match=r"0 of 20 groups .* more --search-minutes"):
         search(minutes=0.0)
+
+
+def test_time_that_ends_in_the_bisection_is_not_told_as_defeat(monkeypatch):
+    clock = iter([0.0] + [0.0] * 20 + [1e9] * 5)
+    monkeypatch.setattr("trtdet.calibration.search.time.monotonic", lambda: next(clock))
+    with pytest.raises(PrecisionError, match=r"is over .* before a choice passed"):
+        search()
+
+
+def test_a_group_whose_error_is_no_number_is_the_most_harmful():
+    found = search(harm={**HARM, "block 4": float("nan")}, limit=float("inf"))
+    assert found.ranking[0] == ("block 4", float("inf"))

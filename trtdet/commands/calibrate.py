@@ -117,3 +117,8 @@ def decision(bundle: str, labels: Path | None, method: str, undo: bool) -> None:
         f"{fit.auc:.3f} as before",
         err=True,
     )
+    if after < before:
+        click.echo(
+            "on images that it was not fitted on it is worse than what it replaces: see --undo",
+            err=True,
+        )

@@ -30,7 +30,7 @@ class Share(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
             share = float(text[:-1]) / 100.0 if text.endswith("%") else float(text)
         except ValueError:
             share = -1.0
-        if not 0.0 <= share <= 1.0:
+        if not 0.0 <= share <= 1.0 or (share == 1.0 and not text.endswith("%")):
             self.fail(f"{value} is no share: write 1% or 0.01", param, ctx)
         return share
 
@@ -121,6 +121,10 @@ def precision_request(
     if len(asked) > 1:
         raise InputError(f"{', '.join(sorted(asked))} contradict each other: ask for one precision")
     chosen = asked.pop() if asked else "fp32"
+    if chosen == "auto" and report_only:
+        raise InputError("--precision auto keeps nothing beyond its limits: no --report-only")
+    if not (max_p99 >= 0.0 and max_auc_drop >= 0.0 and search_minutes >= 0.0):  # nan is none
+        raise InputError("--max-p99, --max-auc-drop and --search-minutes are numbers")
     if chosen == "fp32" and (calibration is not None or report_only):
         raise InputError("--calibration and --report-only are for --fp16, --int8, --precision auto")
     return PrecisionRequest(

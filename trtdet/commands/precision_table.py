@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from trtdet.engine.bundle import Bundle
+
+
+PIPED_WIDTH = 200  # columns: no line is folded for who greps it
 
 
 def show_precision(bundle: Bundle, *, as_json: bool) -> None:
@@ -46,7 +49,9 @@ def show_precision(bundle: Bundle, *, as_json: bool) -> None:
     for precision, rate in report["images_per_s"].items():
         if precision not in report["compared"]:
             table.add_row(precision, *[""] * 8, f"{rate:.3g}")
-    Console(highlight=False, markup=False, width=None if table.row_count < 1 else 160).print(table)
+    Console(
+        highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPED_WIDTH
+    ).print(table)
     for group, error in report["sensitivity"].items():
         click.echo(f"{error:8.4f} deviations with {group} alone in 8 bits")
 
@@ -65,5 +70,5 @@ def _cells(one: dict[str, Any]) -> list[str]:
     ]
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "infinite"
+def _number(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.3g}"
