@@ -68,10 +68,15 @@ def make_precise(
     source = read_float_graph(
         bundle.graph, judge.frame, judge.material, request.method, old, on_stage
     )
+    if request.precision in ("fp16", "int8") and not source.ranges.largest:
+        raise InputError(
+            "this network has nothing to compute in fewer bits: its work is in its front and its "
+            "head, see docs/precision.md. Build it as it is"
+        )
     if request.precision == "int8" and not source.sites:
         raise InputError(
-            "this network has no layer that 8 bits would speed up: its work is in its front and "
-            "its head, see docs/precision.md. Build it with --fp16, or as it is"
+            "this network has no layer that 8 bits would speed up, see docs/precision.md: build it "
+            "with --fp16, or as it is"
         )
     candidates = list(_candidates(folder, source, request, judge, on_stage))
     rates = _rates(folder, source, candidates, judge, on_stage)
@@ -110,7 +115,7 @@ def _candidates(
         path = _write(source.half(), folder / "fp16.onnx")
         yield _judged("fp16", path, request, judge, on_stage)
     if request.precision == "int8" or (request.precision == "auto" and source.sites):
-        path = _write_eight(source, (), folder / "int8.onnx", judge)
+        path = write_eight(source, (), folder / "int8.onnx", judge)
         first = _judged("int8", path, request, judge, on_stage)
         if first.failures and judge.material.gated and not request.report_only:
             first = _searched(first, source, request, judge, on_stage)
@@ -157,11 +162,11 @@ def _searched(
 
     def sensitivity(group: str) -> float:
         others = [each for each in source.groups if each != group]
-        path = _write_eight(source, others, failed.path, judge)
+        path = write_eight(source, others, failed.path, judge)
         return judge.error(path, images, expected)
 
     def failures(kept: Collection[str]) -> list[str]:
-        found[len(kept)] = judge.compare(_write_eight(source, kept, failed.path, judge))
+        found[len(kept)] = judge.compare(write_eight(source, kept, failed.path, judge))
         return judge.failures(found[len(kept)], request.limits)
 
     try:
@@ -175,10 +180,10 @@ def _searched(
     except PrecisionError as error:
         if request.precision == "auto":  # there are others to choose from
             on_stage(f"search     {error}")
-            _write_eight(source, (), failed.path, judge)  # the one that was judged
+            write_eight(source, (), failed.path, judge)  # the one that was judged
             return failed
         raise
-    _write_eight(source, search.kept, failed.path, judge)
+    write_eight(source, search.kept, failed.path, judge)
     return _Candidate("int8", failed.path, found[len(search.kept)], [], search)
 
 
@@ -286,7 +291,7 @@ def _finite(record: Any) -> Any:
     return record
 
 
-def _write_eight(source: FloatGraph, kept: Collection[str], path: Path, judge: Judge) -> Path:
+def write_eight(source: FloatGraph, kept: Collection[str], path: Path, judge: Judge) -> Path:
     """The graph in 8 bits, but for the layers that the backend has no 8-bit kernel for."""
     impossible: set[str] = set()
     while True:

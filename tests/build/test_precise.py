@@ -22,16 +22,21 @@ from PIL import Image  # noqa: E402
 from trtdet.build.float_graph import FloatGraph, read_float_graph  # noqa: E402
 from trtdet.build.judge import Judge, graph_logits  # noqa: E402
 from trtdet.build.material import Frame, Material, frame_of  # noqa: E402
+from trtdet.build.precise import write_eight  # noqa: E402
 from trtdet.calibration.collect import Tap  # noqa: E402
 from trtdet.calibration.draw import draw_set  # noqa: E402
 from trtdet.calibration.gate import Limits  # noqa: E402
 from trtdet.calibration.generated import draw_image  # noqa: E402
-from trtdet.calibration.quantize import ZERO, quantize_graph  # noqa: E402
-from trtdet.calibration.sites import Site  # noqa: E402
+from trtdet.calibration.images import CalibrationSet  # noqa: E402
+from trtdet.calibration.quantize import ZERO, count_layers, quantize_graph  # noqa: E402
+from trtdet.calibration.ranges import RangeKey, Ranges  # noqa: E402
+from trtdet.calibration.regions import find_regions  # noqa: E402
+from trtdet.calibration.sites import Site, find_sites  # noqa: E402
 from trtdet.engine.backends import choose_backend  # noqa: E402
 from trtdet.engine.bundle import open_bundle  # noqa: E402
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb  # noqa: E402
 from trtdet.engine.digest import sha256_file  # noqa: E402
+from trtdet.errors import WeightsError  # noqa: E402
 
 SIDE = 96
 
@@ -297,9 +302,38 @@ class TestBuild:
         assert message in done.stderr
 
 
-def test_a_network_without_places_for_8_bits_says_why(synthetic_files, pictures):
+@pytest.mark.parametrize("precision", ["--fp16", "--int8"])
+def test_a_network_without_a_body_says_why(synthetic_files, pictures, tmp_path, precision):
     weights, _ = synthetic_files("cooccurrence", "cooccurrence")
-    done = run_trtdet("build", "--model", "cooccurrence", "--weights", weights, "--int8",
-                      "--calibration", pictures, check=False)  # fmt: skip
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(pictures.glob("*.png"))[:60]:
+        (few / path.name).write_bytes(path.read_bytes())
+    done = run_trtdet("build", "--model", "cooccurrence", "--weights", weights, precision,
+                      "--report-only", "--calibration", few, check=False)  # fmt: skip
     assert done.returncode == 2
-    assert "no layer that 8 bits would speed up" in done.stderr
+    assert "nothing to compute in fewer bits" in done.stderr
+
+
+def test_layers_without_an_8_bit_kernel_stay_in_float16(shared, tmp_path):
+    """FerretNet's shortcuts, which OpenVINO would prepare anew, and wrongly at times."""
+    checkpoint = shared / "checkpoints/ferretnet-s-median-3.pth"
+    run_trtdet("build", "--model", "ferretnet-s", "--weights", checkpoint, "--out", tmp_path / "f")
+    bundle = open_bundle(tmp_path / "f")
+    graph, frame = onnx.load(bundle.graph), frame_of(bundle)
+    regions = find_regions(graph, frame.input_shapes())
+    sites = tuple(find_sites(graph, regions))
+    key = RangeKey("", "", "", "", "max")
+    ranges = Ranges(key, {site.tensor: 4.0 for site in sites}, {})
+    source = FloatGraph(graph, regions, sites, ranges)
+    backend, _ = choose_backend("openvino")
+    nothing = Material(CalibrationSet(()), [], None)
+    judge = Judge(frame, nothing, np.zeros((0, 1), np.float32), backend)
+    everything = tmp_path / "everything.onnx"
+    onnx.save(source.eight(), everything)
+    with pytest.raises(WeightsError, match="no 8-bit kernel on this machine") as raised:
+        judge.open(everything)
+    assert any("shortcut" in layer for layer in raised.value.layers)
+    path = write_eight(source, (), tmp_path / "possible.onnx", judge)
+    judge.open(path).close()
+    assert 0 < count_layers(onnx.load(path)) < count_layers(onnx.load(everything))
