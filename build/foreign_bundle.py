@@ -120,7 +120,7 @@ def _write_graph(
     def join() -> ModelProto:
         joined = engine_graph(foreign, spec, head)
         if fewer_bits:
-            joined = _modern(joined, foreign.path)
+            joined = modern(joined, foreign.path)
         try:
             checker.check_model(joined)
         except checker.ValidationError as error:
@@ -135,7 +135,7 @@ def _write_graph(
     _check_batches(foreign, spec, logits, partial(probe, batch=_BATCH))
 
 
-def _modern(graph: ModelProto, path: Path) -> ModelProto:
+def modern(graph: ModelProto, path: Path) -> ModelProto:
     """The graph in the version of ONNX that 8 bits are written in, where it is of an older one."""
     if opset_of(graph) >= QUANTIZED_HALF_OPSET:
         return graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
 
 import onnx
 from onnx import ModelProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from tests.build.foreign_graphs import Net, spec_text, write_spec
 from tests.conftest import read_rows, run_trtdet, write_rows
 from trtdet.build import foreign_bundle, simplify
 from trtdet.build.foreign_bundle import ForeignRequest, build_foreign
+from trtdet.build.material import PrecisionRequest
 from trtdet.engine import store
 from trtdet.engine.bundle import load_probes, open_bundle
 from trtdet.engine.decision import Decision
@@ -279,3 +282,37 @@ def test_the_builder_of_tensorrt_rtx_accepts_the_added_nodes(tmp_path, net, outp
     bundle = build_foreign(request, lambda _line: None)
     (plan,) = bundle.plans.glob("*.plan")
     assert "-sm_86-b2-" in plan.name
+
+
+def test_fewer_bits_convert_an_older_graph_and_do_not_only_rename_it():
+    """ReduceMax takes its axes elsewhere since opset 18: under the new number it would take all."""
+    nodes = [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1], keepdims=0)]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 2])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "net", [x], [y])
+    old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    modern = foreign_bundle.modern(old, Path("net.onnx"))
+    assert modern.opset_import[0].version == 19
+    values = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
+    (got,) = ReferenceEvaluator(modern).run(None, {"x": values})
+    np.testing.assert_array_equal(got, values.max(1))
+
+
+def test_a_foreign_graph_in_fewer_bits(tmp_path):
+    net = Net(gain=1 / 64)
+    model, spec = net.save(tmp_path), write_spec(tmp_path, spec_text(net, 'meaning = "logit"'))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(80):
+        pixels = np.random.default_rng(index).integers(0, 256, (30, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{index}.png")
+    request = PrecisionRequest("fp16", pictures, report_only=True)
+    bundle = build_foreign(
+        ForeignRequest(model, spec, out=tmp_path / "out", precision=request), lambda _line: None
+    )
+    assert bundle.precision == "fp16"
+    assert bundle.precision_report["compared"]["fp16"]["logit"]["images"] == 48
+    eight = replace(request, precision="int8")
+    wanted = ForeignRequest(model, spec, out=tmp_path / "no", precision=eight)
+    with pytest.raises(InputError, match="no layer that 8 bits would speed up"):
+        build_foreign(wanted, lambda _line: None)  # its one convolution reads the front
