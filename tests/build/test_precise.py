@@ -19,10 +19,10 @@ import onnx  # noqa: E402
 from onnx import ModelProto, numpy_helper  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from trtdet.build.candidates import write_eight  # noqa: E402
 from trtdet.build.float_graph import FloatGraph, read_float_graph  # noqa: E402
 from trtdet.build.judge import Judge, graph_logits  # noqa: E402
 from trtdet.build.material import Frame, Material, frame_of  # noqa: E402
-from trtdet.build.precise import write_eight  # noqa: E402
 from trtdet.calibration.collect import Tap  # noqa: E402
 from trtdet.calibration.draw import draw_set  # noqa: E402
 from trtdet.calibration.gate import Limits  # noqa: E402
