@@ -19,6 +19,7 @@ from onnx import ModelProto
 from torch import nn
 
 from trtdet.build.detectors.spec import DetectorSpec, Normalization
+from trtdet.build.finish import finish_bundle
 from trtdet.build.graph import (
     EngineModule,
     export_graph,
@@ -37,15 +38,9 @@ from trtdet.build.load import (
 from trtdet.build.material import PrecisionRequest, frame_of, gather
 from trtdet.build.placing import (
     OnStage,
-    compile_plans,
-    keep_plans,
     tool_versions,
-    warn_of_decision,
-    with_hashes,
-    write_compared,
 )
 from trtdet.build.pooled import Pooled, TileModule, pooled_channels
-from trtdet.build.precise import make_precise
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
@@ -128,14 +123,12 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
         fixed = frozenset(f"network.{name}" for name, _ in network.named_buffers())
         _write_graph(network, inputs, backend, folder, on_stage)
         bundle = _describe(loaded, inputs, request, name, folder)
+        judge = None
         if material is not None:
             judge = Judge(frame_of(bundle, fixed), material, reference, backend)
-            bundle = make_precise(bundle, request.precision, judge, out, on_stage)
-        bundle = with_hashes(bundle)
-        keep_plans(out, folder)
-        warn_of_decision(out, on_stage)
-        compile_plans(bundle, request.targets, on_stage)
-        bundle = write_compared(bundle, backend, "torch", on_stage)
+        bundle = finish_bundle(
+            bundle, judge, request.precision, request.targets, backend, "torch", out, on_stage
+        )
     return replace(bundle, path=out)
 
 
@@ -224,7 +217,8 @@ def torch_logits(
     """
     module = EngineModule(network, normalization)
     with torch.inference_mode():
-        logits = [module(torch.from_numpy(image)).double().mean(0) for image in images]
+        # Copies: a decoded image may be read-only, which torch does not know.
+        logits = [module(torch.from_numpy(image.copy())).double().mean(0) for image in images]
     return torch.stack(logits).float().numpy()
 
 

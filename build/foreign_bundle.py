@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx import ModelProto, checker, version_converter
 
+from trtdet.build.finish import finish_bundle
 from trtdet.build.foreign import ForeignGraph, read_foreign
 from trtdet.build.foreign_graph import engine_graph
 from trtdet.build.foreign_reference import Head, run_reference
@@ -17,14 +18,8 @@ from trtdet.build.judge import Judge, graph_logits
 from trtdet.build.material import PrecisionRequest, frame_of, gather
 from trtdet.build.placing import (
     OnStage,
-    compile_plans,
-    keep_plans,
     tool_versions,
-    warn_of_decision,
-    with_hashes,
-    write_compared,
 )
-from trtdet.build.precise import make_precise
 from trtdet.build.precision import QUANTIZED_HALF_OPSET, opset_of
 from trtdet.build.probes import make_probes
 from trtdet.build.simplify import Logits, probe_logits, write_simplified
@@ -86,16 +81,15 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
             fewer_bits = material is not None
             _write_graph(foreign, spec, head, backend, folder, on_stage, fewer_bits=fewer_bits)
             bundle = _describe(foreign, spec, request, name, folder)
+            judge = None
             if material is not None:
                 frame = frame_of(bundle)
                 reference = graph_logits(bundle.graph, frame, backend, material.gate)
                 judge = Judge(frame, material, reference, backend)
-                bundle = make_precise(bundle, request.precision, judge, out, on_stage)
-            bundle = with_hashes(bundle)
-            keep_plans(out, folder)
-            warn_of_decision(out, on_stage)
-            compile_plans(bundle, request.targets, on_stage)
-            bundle = write_compared(bundle, backend, "the graph", on_stage)
+            bundle = finish_bundle(
+                bundle, judge, request.precision, request.targets, backend, "the graph", out,
+                on_stage,
+            )  # fmt: skip
         except DriftError as error:
             raise DriftError(f"{error}. {_advice(spec, head)}") from error
     return replace(bundle, path=out)

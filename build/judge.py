@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trtdet.build.material import Frame, Material
 from trtdet.calibration.gate import Comparison, Limits, compare
-from trtdet.engine.backends import BackendStatus, Session, compile_graph, infer
+from trtdet.engine.backends import BackendStatus, Session, compile_graph, infer, run_graph
 from trtdet.engine.geometry import Pixels
 
 Logits = NDArray[np.float32]
@@ -34,7 +34,8 @@ class Judge:
 
     def open(self, graph: Path) -> Session:
         """The graph, compiled as it will be used."""
-        return _open(graph, self.frame, self.backend)
+        frame = self.frame
+        return compile_graph(self.backend, graph, frame.geometry, frame.tiling, batch=frame.batch)
 
     def logits(self, graph: Path, images: list[Pixels]) -> Logits:
         """The graph's logits [N, K], before the decision."""
@@ -76,13 +77,7 @@ class Judge:
 
 def graph_logits(graph: Path, frame: Frame, backend: BackendStatus, images: list[Pixels]) -> Logits:
     """What a graph gives for images [views, H, W, 3] each: float32 [N, K]."""
-    with closing(_open(graph, frame, backend)) as session:
-        return infer(session, images)
-
-
-def _open(graph: Path, frame: Frame, backend: BackendStatus) -> Session:
-    """The graph, compiled as it will be used."""
-    return compile_graph(backend, graph, frame.geometry, frame.tiling, batch=frame.batch)
+    return run_graph(backend, graph, frame.geometry, frame.tiling, images, batch=frame.batch)
 
 
 def _rate(session: Session, images: list[Pixels]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from trtdet.build.placing import OnStage
 from trtdet.calibration.wiring import without_weights
-from trtdet.engine.backends import BackendStatus, compile_graph, infer, refuse_drift
+from trtdet.engine.backends import BackendStatus, refuse_drift, run_graph
 from trtdet.engine.bundle import GRAPH, load_probes, measure_drift
 from trtdet.engine.geometry import Geometry
 from trtdet.engine.tiles import Tiling
@@ -65,10 +64,8 @@ def probe_logits(
     batch: int = 1,
 ) -> Logits:
     """The probes' logits [P, K] of the graph that lies in a bundle's folder."""
-    images = load_probes(folder).images
-    session = compile_graph(backend, folder / GRAPH, geometry, tiling, batch=batch, slots=2)
-    with closing(session):
-        return infer(session, [image[None] for image in images])
+    images = [image[None] for image in load_probes(folder).images]
+    return run_graph(backend, folder / GRAPH, geometry, tiling, images, batch=batch, slots=2)
 
 
 def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:

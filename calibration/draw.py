@@ -81,6 +81,9 @@ class _Candidate:
     picture: str  # files of one picture share it
 
 
+_Turn = tuple[_Candidate, _Stratum]
+
+
 def _candidates(source: Path) -> list[_Candidate]:
     if source.is_dir():
         found = [path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES]
@@ -110,20 +113,21 @@ def _listed(source: Path, line: int, row: dict[str, str]) -> _Candidate:
     return _Candidate(path, int(label) if label else None, row.get("image") or str(path))
 
 
-def _in_turns(candidates: list[_Candidate], seed: int) -> Iterator[_Candidate]:
+def _in_turns(candidates: list[_Candidate], seed: int) -> Iterator[_Turn]:
     """Class after class, within a class stratum after stratum, within a stratum by chance."""
-    strata: dict[_Stratum, list[_Candidate]] = defaultdict(list)
+    strata: dict[_Stratum, list[_Turn]] = defaultdict(list)
     for each in candidates:
-        strata[_stratum(each)].append(each)
+        stratum = _stratum(each)
+        strata[stratum].append((each, stratum))
     rng = np.random.default_rng(seed)
-    classes: dict[int | None, list[Iterator[_Candidate]]] = defaultdict(list)
+    classes: dict[int | None, list[Iterator[_Turn]]] = defaultdict(list)
     for key in sorted(strata, key=str):
         members = strata[key]
         classes[key[0]].append(iter([members[index] for index in rng.permutation(len(members))]))
     return _rotate([_rotate(members) for members in classes.values()])
 
 
-def _rotate(iterators: list[Iterator[_Candidate]]) -> Iterator[_Candidate]:
+def _rotate(iterators: list[Iterator[_Turn]]) -> Iterator[_Turn]:
     """One from each in turn, until all are empty."""
     while iterators:
         for iterator in list(iterators):
@@ -143,11 +147,9 @@ def _stratum(candidate: _Candidate) -> _Stratum:
         return candidate.label, "", 0
 
 
-def _usable(
-    candidates: Iterator[_Candidate], on_skip: OnSkip
-) -> Iterator[tuple[SetImage, _Stratum]]:
+def _usable(turns: Iterator[_Turn], on_skip: OnSkip) -> Iterator[tuple[SetImage, _Stratum]]:
     seen: set[str] = set()
-    for each in candidates:
+    for each, stratum in turns:
         image = SetImage(each.path, "", "calibration", each.label)
         try:
             rgb = image.pixels()
@@ -160,4 +162,4 @@ def _usable(
             on_skip(each.path, "the set already has this picture")
             continue
         seen |= {each.picture, pixels}
-        yield image, _stratum(each)
+        yield image, stratum

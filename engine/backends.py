@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -185,6 +186,22 @@ def infer(session: Session, images: Sequence[Pixels]) -> NDArray[np.float32]:
     finally:
         session.on_done = on_done
     return np.concatenate(logits)
+
+
+def run_graph(
+    backend: BackendStatus,
+    graph: Path,
+    geometry: Geometry,
+    tiling: Tiling | None,
+    images: Sequence[Pixels],
+    *,
+    batch: int = 1,
+    slots: int | None = None,
+) -> NDArray[np.float32]:
+    """Compile a graph, `infer` on images, and close it: float32 [N, K]."""
+    session = compile_graph(backend, graph, geometry, tiling, batch=batch, slots=slots)
+    with closing(session):
+        return infer(session, images)
 
 
 def fill(session: Session, slot: int, images: Sequence[Pixels]) -> None:

@@ -34,10 +34,11 @@ def show_precision(bundle: Bundle, *, as_json: bool) -> None:
         f"measured on {images['gate']} {kind} with {report['backend']}, calibrated on "
         f"{images['calibration']} others by {report['method']}"
     )
-    click.echo(
-        f"{report['layers_in_8_bits']} layers in 8 bits; kept in float16: "
-        + (", ".join(report["kept_in_float16"]) or "no group")
-    )
+    if bundle.precision == "int8":
+        click.echo(
+            f"{report['layers_in_8_bits']} layers in 8 bits; kept in float16: "
+            + (", ".join(report["kept_in_float16"]) or "no group")
+        )
     table = Table(box=None)
     for column in ("precision", "logit", "|d| max", "p99 / dev", "mean / dev", "flips", "rank",
                    "AUC", "balanced acc.", "images/s"):  # fmt: skip
