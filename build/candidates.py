@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from trtdet.build.float_graph import FloatGraph
 from trtdet.build.judge import Judge
 from trtdet.build.material import PrecisionRequest, seen
 from trtdet.build.placing import OnStage
-from trtdet.calibration.gate import Comparison
+from trtdet.calibration.gate import Comparison, failures_of
 from trtdet.calibration.search import Search, search_groups
 from trtdet.engine.bundle import GRAPH
 from trtdet.errors import PrecisionError, WeightsError
@@ -28,6 +30,7 @@ class Candidate:
 
     precision: str
     path: Path
+    logits: NDArray[np.float32]  # [G, K] on the gate's images
     compared: dict[str, Comparison]
     failures: list[str]
     search: Search | None = None
@@ -53,7 +56,8 @@ def make_candidates(
 def _judged(
     precision: str, path: Path, request: PrecisionRequest, judge: Judge, on_stage: OnStage
 ) -> Candidate:
-    compared = judge.compare(path)
+    logits = judge.gate(path)
+    compared = judge.compare(logits)
     for name, each in compared.items():
         what = f"{precision} {name}" if len(compared) > 1 else precision
         on_stage(
@@ -61,7 +65,7 @@ def _judged(
             f"{each.flips.value:.1%} of decisions changed, rank correlation "
             f"{each.rank_correlation:.5f}, largest change {each.largest:.3g}" + _labelled(each)
         )
-    return Candidate(precision, path, compared, judge.failures(compared, request.limits))
+    return Candidate(precision, path, logits, compared, failures_of(compared, request.limits))
 
 
 def _labelled(compared: Comparison) -> str:
@@ -86,7 +90,7 @@ def _searched(
         for each in judge.material.chosen.of("calibration")[:_SENSITIVITY_IMAGES]
     ]
     expected = judge.logits(failed.path.with_name(GRAPH), images)
-    found: dict[int, dict[str, Comparison]] = {}
+    found: dict[int, NDArray[np.float32]] = {}
 
     def sensitivity(group: str) -> float:
         others = [each for each in source.groups if each != group]
@@ -94,8 +98,8 @@ def _searched(
         return judge.error(path, images, expected)
 
     def failures(kept: Collection[str]) -> list[str]:
-        found[len(kept)] = judge.compare(write_eight(source, kept, failed.path, judge))
-        return judge.failures(found[len(kept)], request.limits)
+        found[len(kept)] = judge.gate(write_eight(source, kept, failed.path, judge))
+        return failures_of(judge.compare(found[len(kept)]), request.limits)
 
     try:
         search = search_groups(
@@ -112,7 +116,8 @@ def _searched(
             return failed
         raise
     write_eight(source, search.kept, failed.path, judge)
-    return Candidate("int8", failed.path, found[len(search.kept)], [], search)
+    logits = found[len(search.kept)]
+    return Candidate("int8", failed.path, logits, judge.compare(logits), [], search)
 
 
 def write_eight(source: FloatGraph, kept: Collection[str], path: Path, judge: Judge) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.build.material import Frame, Material
-from trtdet.calibration.gate import Comparison, Limits, compare
+from trtdet.calibration.gate import Comparison, compare_outputs
 from trtdet.engine.backends import BackendStatus, Session, compile_graph, infer, run_graph
 from trtdet.engine.geometry import Pixels
 
@@ -41,25 +41,14 @@ class Judge:
         """The graph's logits [N, K], before the decision."""
         return graph_logits(graph, self.frame, self.backend, images)
 
-    def compare(self, graph: Path) -> dict[str, Comparison]:
-        """Each output's logits, decided, against the reference's."""
-        decide = self.frame.decision.apply
-        logits = self.logits(graph, self.material.gate)
-        return {
-            name: compare(expected, given, self.material.labels)
-            for name, expected, given in zip(
-                self.frame.outputs, decide(self.reference).T, decide(logits).T, strict=True
-            )
-        }
+    def gate(self, graph: Path) -> Logits:
+        """The graph's logits [G, K] on the gate's images, before the decision."""
+        return self.logits(graph, self.material.gate)
 
-    def failures(self, compared: dict[str, Comparison], limits: Limits) -> list[str]:
-        """What is beyond the limits, over all outputs."""
-        several = len(compared) > 1
-        return [
-            f"{name}: {failure}" if several else failure
-            for name, each in compared.items()
-            for failure in each.failures(limits)
-        ]
+    def compare(self, logits: Logits) -> dict[str, Comparison]:
+        """What `gate` gave, decided, against the reference's."""
+        frame, labels = self.frame, self.material.labels
+        return compare_outputs(frame.outputs, frame.decision, self.reference, logits, labels)
 
     def error(self, graph: Path, images: list[Pixels], expected: Logits) -> float:
         """The mean |delta logit| in the reference's deviations, on other images than the gate's."""

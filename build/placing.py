@@ -14,7 +14,7 @@ import trtdet
 from trtdet.build.compile import compile_plan, write_plan
 from trtdet.calibration.ranges import RANGES
 from trtdet.engine.backends import BackendStatus, open_session
-from trtdet.engine.bundle import GRAPH, PLANS, PROBES, Bundle, read_record, write_record
+from trtdet.engine.bundle import GATE, GRAPH, PLANS, PROBES, Bundle, read_record, write_record
 from trtdet.engine.digest import sha256_file
 from trtdet.errors import BundleError
 
@@ -44,7 +44,7 @@ def warn_of_decision(old: Path, on_stage: OnStage) -> None:
 
 def with_hashes(bundle: Bundle) -> Bundle:
     """The bundle with the hashes of its files, which are all written."""
-    names = [name for name in (GRAPH, PROBES, RANGES) if (bundle.path / name).is_file()]
+    names = [name for name in (GRAPH, PROBES, RANGES, GATE) if (bundle.path / name).is_file()]
     return replace(bundle, hashes={name: sha256_file(bundle.path / name) for name in names})
 
 

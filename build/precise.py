@@ -19,6 +19,7 @@ from trtdet.build.judge import Judge
 from trtdet.build.material import PrecisionRequest
 from trtdet.build.placing import OnStage
 from trtdet.build.precision_report import make_report
+from trtdet.calibration.judged import Judged, write_judged
 from trtdet.calibration.ranges import write_ranges
 from trtdet.engine.bundle import GRAPH, Bundle, Probes, load_probes, save_probes
 from trtdet.errors import InputError, PrecisionError
@@ -70,9 +71,21 @@ def make_precise(
             candidate.path.unlink()
     if chosen.precision == "int8":
         write_ranges(source.ranges, folder)
-    report = make_report(bundle.graph, source, candidates, chosen, rates, request, judge)
+    report = make_report(
+        bundle.detector, bundle.graph, source, candidates, chosen, rates, request, judge
+    )
     if chosen.precision == "fp32":
         return replace(bundle, precision_report=report)
+    material = judge.material
+    write_judged(
+        Judged(
+            [each.sha256 for each in material.chosen.of("gate")],
+            judge.reference,
+            chosen.logits,
+            material.labels,
+        ),
+        folder,
+    )
     # The gate has shown that this engine is near the network; what is opened later must be it.
     probes = load_probes(folder)
     own = judge.logits(bundle.graph, [image[None] for image in probes.images])

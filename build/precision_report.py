@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,15 @@ from trtdet.build.candidates import Candidate
 from trtdet.build.float_graph import FloatGraph
 from trtdet.build.judge import Judge
 from trtdet.build.material import PrecisionRequest
+from trtdet.calibration.gate import finite, verdict
 from trtdet.calibration.quantize import count_layers
+from trtdet.calibration.stand_in import how_well
 
 ON_A_GPU = "unverified on a GPU"
 
 
 def make_report(
+    detector: str,
     graph: Path,
     source: FloatGraph,
     candidates: list[Candidate],
@@ -29,13 +31,9 @@ def make_report(
 ) -> dict[str, Any]:
     """All that was measured, for `bundle.json` and `trtdet inspect --precision`."""
     images = judge.material.chosen
-    verdict = "passed" if judge.material.gated else "not gated: too few images"
-    if chosen.failures:
-        beyond = f"beyond its limits, kept for --report-only: {'; '.join(chosen.failures)}"
-        verdict = beyond if judge.material.gated else f"{verdict}; {beyond}"
     search = chosen.search
     return {
-        "verdict": verdict,
+        "verdict": verdict(len(judge.material.gate), chosen.failures),
         "backend": f"{judge.backend.name} {judge.backend.version}",
         "gpu": "" if chosen.precision == "fp32" else ON_A_GPU,
         "images": {
@@ -43,6 +41,7 @@ def make_report(
             "generated": images.generated,
             "calibration": len(images.of("calibration")),
             "gate": len(images.of("gate")),
+            "stand_in": how_well(detector, chosen.precision) if images.generated else "",
         },
         "method": request.method,
         "limits": asdict(request.limits),
@@ -51,17 +50,8 @@ def make_report(
         "sensitivity": dict(search.ranking) if search else {},
         "float32_for_range": source.too_large,
         "compared": {
-            each.precision: {name: _finite(asdict(one)) for name, one in each.compared.items()}
+            each.precision: {name: finite(asdict(one)) for name, one in each.compared.items()}
             for each in candidates
         },
         "images_per_s": {name: round(rate, 3) for name, rate in rates.items()},
     }
-
-
-def _finite(record: Any) -> Any:
-    """The record for JSON, which has no infinity: None in its place."""
-    if isinstance(record, dict):
-        return {key: _finite(value) for key, value in record.items()}
-    if isinstance(record, float) and not math.isfinite(record):
-        return None
-    return record

@@ -6,15 +6,19 @@ a bootstrap over them, paired: both engines see the same drawn images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trtdet.calibration.images import FEWEST_GATED
 from trtdet.calibration.metrics import balanced_accuracy, roc_auc
+from trtdet.engine.decision import Decision
 
-Logits = NDArray[np.float32]  # [N]
+Logits = NDArray[np.float32]  # [N] where nothing else is said
 Labels = NDArray[np.int64]  # [N], 0 real, 1 synthetic
 
 _ROUNDS = 1000
@@ -110,6 +114,46 @@ def compare(
         auc_drop=drop,
         balanced_accuracy=accuracy,
     )
+
+
+def compare_outputs(
+    outputs: Sequence[str],
+    decision: Decision,
+    reference: Logits,
+    logits: Logits,
+    labels: Labels | None = None,
+) -> dict[str, Comparison]:
+    """Compare every output; both sides [N, K] as the networks give them, before the decision."""
+    columns = zip(outputs, decision.apply(reference).T, decision.apply(logits).T, strict=True)
+    return {name: compare(expected, given, labels) for name, expected, given in columns}
+
+
+def failures_of(compared: Mapping[str, Comparison], limits: Limits) -> list[str]:
+    """What is beyond the limits, over all outputs."""
+    several = len(compared) > 1
+    return [
+        f"{name}: {failure}" if several else failure
+        for name, each in compared.items()
+        for failure in each.failures(limits)
+    ]
+
+
+def verdict(images: int, failures: Sequence[str]) -> str:
+    """What a report says first."""
+    gated = "passed" if images >= FEWEST_GATED else "not gated: too few images"
+    if not failures:
+        return gated
+    beyond = f"beyond its limits: {'; '.join(failures)}"
+    return beyond if images >= FEWEST_GATED else f"{gated}; {beyond}"
+
+
+def finite(record: Any) -> Any:
+    """A record for JSON, which has no infinity: None in its place."""
+    if isinstance(record, dict):
+        return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, float) and not math.isfinite(record):
+        return None
+    return record
 
 
 def _auc_drop(

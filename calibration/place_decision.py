@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trtdet.calibration.decision import Fit, Method, fit_decision, record_sha256
+from trtdet.calibration.judged import judged_again
 from trtdet.calibration.labels import read_labels
 from trtdet.calibration.scoring import score_images
 from trtdet.engine.backends import choose_backend
@@ -40,7 +41,7 @@ def fit_bundle(folder: Path, labels: Path, method: Method) -> tuple[Fit, list[st
         present=bundle.decision,
     )
     record = fit.record(sha256_file(labels), bundle.decision, bundle.decision_record)
-    replace_record(replace(bundle, decision=fit.decision, decision_record=record))
+    _place(replace(bundle, decision=fit.decision, decision_record=record))
     return fit, refused
 
 
@@ -53,8 +54,13 @@ def undo_decision(folder: Path) -> Decision:
     if record.get("sha256") != record_sha256(record):
         raise BundleError(f"the decision of {bundle.name} was edited by hand: build it again")
     before = Decision(**record["replaced"])
-    replace_record(replace(bundle, decision=before, decision_record=record["before"]))
+    _place(replace(bundle, decision=before, decision_record=record["before"]))
     return before
+
+
+def _place(bundle: Bundle) -> None:
+    """Write the record, and with it what fewer bits cost at this decision."""
+    replace_record(replace(bundle, precision_report=judged_again(bundle)))
 
 
 def _own(folder: Path) -> Bundle:

@@ -5,6 +5,7 @@ model.onnx    NHWC in, float32 logits out; it normalises by itself
 ranges.json   INT8: the activation ranges, and what they depend on
 probes.npz    generated inputs with the logits that this engine must give: in float32 those of the
               paper's network, in fewer bits those of the engine that was compared with it
+gate.npz      fewer bits: the logits that were compared with the paper's network
 card.json     optional: what it was trained on, what it reaches, what it is not for
 plans/        compiled TensorRT plans, each under its key
 
@@ -39,7 +40,7 @@ from trtdet.errors import BundleError
 SCHEMA = 2
 
 GRAPH, PROBES, PLANS = "model.onnx", "probes.npz", "plans"
-CARD = "card.json"
+CARD, GATE = "card.json", "gate.npz"
 INPUT_NAME, OUTPUT_NAME = "image", "logit"
 ROWS, COLUMNS, CARRY, POOLED = "rows", "columns", "carry", "pooled"
 

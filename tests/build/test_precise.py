@@ -25,7 +25,7 @@ from trtdet.build.judge import Judge, graph_logits  # noqa: E402
 from trtdet.build.material import Frame, Material, frame_of  # noqa: E402
 from trtdet.calibration.collect import Tap  # noqa: E402
 from trtdet.calibration.draw import draw_set  # noqa: E402
-from trtdet.calibration.gate import Limits  # noqa: E402
+from trtdet.calibration.gate import Limits, failures_of  # noqa: E402
 from trtdet.calibration.generated import draw_image  # noqa: E402
 from trtdet.calibration.images import CalibrationSet  # noqa: E402
 from trtdet.calibration.quantize import ZERO, count_layers, quantize_graph  # noqa: E402
@@ -98,8 +98,8 @@ class Bench:
 
     def failures(self, graph: ModelProto) -> list[str]:
         onnx.save(graph, self.folder / "candidate.onnx")
-        compared = self.judge.compare(self.folder / "candidate.onnx")
-        return self.judge.failures(compared, Limits())
+        logits = self.judge.gate(self.folder / "candidate.onnx")
+        return failures_of(self.judge.compare(logits), Limits())
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ class TestBuild:
         compared = report["compared"]["int8"]["logit"]
         assert compared["images"] == 256
         assert len(compared["auc"]) == 2
-        assert {"model.onnx", "probes.npz", "ranges.json"} == set(bundle.hashes)
+        assert {"model.onnx", "probes.npz", "ranges.json", "gate.npz"} == set(bundle.hashes)
         assert not list(out.glob("*.onnx"))[1:]
         table = run_trtdet("inspect", "--precision", out).stdout
         assert "2 layers in 8 bits" in table
@@ -222,6 +222,10 @@ class TestBuild:
         write_rows(tmp_path / "in.csv", map(str, first))
         run_trtdet("score", "--engine", out, tmp_path / "in.csv", tmp_path / "out.csv")
         assert len(read_rows(tmp_path / "out.csv")) == 9
+        # A decision that is fitted later is judged as well.
+        said = run_trtdet("calibrate", "decision", out, pictures / "labels.csv").stderr
+        assert "fewer bits, judged at this decision:" in said
+        assert open_bundle(out).precision_report["compared"]["int8"]["logit"]["images"] == 256
         # The same ranges serve again; another method needs others, and says so.
         assert "do not hold" not in build(*options).stderr
         said = build(*options, "--ranges", "max").stderr

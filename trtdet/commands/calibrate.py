@@ -97,6 +97,7 @@ def decision(bundle: str, labels: Path | None, method: str, undo: bool) -> None:
       trtdet calibrate decision npr --undo
     """
     from trtdet.calibration.place_decision import fit_bundle, undo_decision
+    from trtdet.engine.bundle import open_bundle
     from trtdet.engine.store import find_bundle
 
     folder = find_bundle(bundle)
@@ -117,6 +118,8 @@ def decision(bundle: str, labels: Path | None, method: str, undo: bool) -> None:
         f"{fit.auc:.3f} as before",
         err=True,
     )
+    if report := open_bundle(folder).precision_report:
+        click.echo(f"fewer bits, judged at this decision: {report['verdict']}", err=True)
     if after < before:
         click.echo(
             "on images that it was not fitted on it is worse than what it replaces: see --undo",

@@ -34,6 +34,8 @@ def show_precision(bundle: Bundle, *, as_json: bool) -> None:
         f"measured on {images['gate']} {kind} with {report['backend']}, calibrated on "
         f"{images['calibration']} others by {report['method']}"
     )
+    if images.get("stand_in"):
+        click.echo(f"generated images: {images['stand_in']}")
     if bundle.precision == "int8":
         click.echo(
             f"{report['layers_in_8_bits']} layers in 8 bits; kept in float16: "
