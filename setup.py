@@ -30,7 +30,7 @@ setup(
     python_requires=">=3.10",
     package_dir=ROOMS,
     packages=list(ROOMS),
-    package_data={"trtdet": ["py.typed", "starter/*"]},
+    package_data={"trtdet": ["py.typed", "starter/*"], "trtdet.engine": ["*.cu"]},
     entry_points={"console_scripts": ["trtdet = trtdet.cli:main"]},
     install_requires=[
         "numpy>=1.26",
@@ -53,7 +53,7 @@ setup(
         ],
         "tensorrt": ["tensorrt>=10.3"],
         "tensorrt-rtx": ["tensorrt-rtx>=1.4"],
-        "cuda": ["pycuda>=2024.1"],
+        "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6"],
         "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6"],
     },
     classifiers=[

@@ -45,6 +45,7 @@ from trtdet.build.probes import make_probes
 from trtdet.build.simplify import probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
+    OPENVINO,
     BackendStatus,
     choose_backend,
     refuse_drift,
@@ -91,7 +92,7 @@ def build_bundle(request: BuildRequest, on_stage: OnStage) -> Bundle:
     specs = find_detectors(request.model)
     variants = split_variants(specs, request.variant)
     inputs = _choose_inputs(specs, request)
-    backend, _rejected = choose_backend("auto")  # what every comparison below runs on
+    backend, _rejected = choose_backend(OPENVINO)  # what every comparison below runs on
     if request.name is not None:
         bundle_folder(request.name)  # refuses a name that is none, before any work
     if request.out is not None:

@@ -1,50 +1,25 @@
-"""The TensorRT that compiles here: found, named, asked for its targets, and listened to."""
+"""What can be compiled for here: the targets of TensorRT-RTX, and the GPU of this machine."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib
 import re
 import sys
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-from trtdet.build.plan_key import Flavour
+from trtdet.engine.tensorrt_library import MODULES, Library, load_library
 from trtdet.errors import BackendError, InputError
 
 CURRENT = "current"
 
-# Best first, for `current`. TensorRT-RTX's wheels bring the last module; the one before it is a
-# metapackage that can be missing.
-MODULES: dict[Flavour, tuple[str, ...]] = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
-
-# A failure is logged last, and the lines just before it name its cause.
-_KEPT_MESSAGES = 8
-
 _CC_MAJOR, _CC_MINOR = 75, 76  # CUdevice_attribute of cuda.h
 
 
-@dataclass(frozen=True)
-class Library:
-    flavour: Flavour
-    trt: ModuleType
-
-    def __str__(self) -> str:
-        return f"{self.flavour} {self.trt.__version__}"
-
-    @property
-    def offers(self) -> dict[str, Any]:
-        """What it compiles for ahead of time: {"sm_86": ComputeCapability.SM86, ...}."""
-        members = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
-        names = {name: re.fullmatch(r"SM(\d+)", name) for name in members}
-        return {f"sm_{found[1]}": members[name] for name, found in names.items() if found}
+def offered_targets(library: Library) -> dict[str, Any]:
+    """What it compiles for ahead of time: {"sm_86": ComputeCapability.SM86, ...}."""
+    members = getattr(getattr(library.trt, "ComputeCapability", None), "__members__", {})
+    names = {name: re.fullmatch(r"SM(\d+)", name) for name in members}
+    return {f"sm_{found[1]}": members[name] for name, found in names.items() if found}
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
@@ -77,37 +52,20 @@ def builder_status() -> str:
         except BackendError as error:
             reasons.append(str(error))
         else:
-            found.append(f"{library}: {', '.join((*library.offers, current))}")
+            found.append(f"{library}: {', '.join((*offered_targets(library), current))}")
     return " ".join(("; ".join(found) or "no: " + "; ".join(reasons)).split())
 
 
-def load_library(*flavours: Flavour, say: Callable[[str], None] = lambda _line: None) -> Library:
-    """The first of the flavours that can be imported; `say` hears why those before it cannot."""
-    reasons = []
-    for flavour in flavours:
-        for module in MODULES[flavour]:
-            try:
-                library = Library(flavour, importlib.import_module(module))
-            except (ImportError, OSError) as error:  # OSError: its shared libraries do not load
-                reasons.append(f"{module}: {error}")
-                continue
-            if reasons:
-                say(f"{library} is used ({'; '.join(reasons)})")
-            return library
-    raise BackendError(
-        f"no {' or '.join(flavours)} to compile with ({'; '.join(reasons)}): "
-        f"pip install 'trtdet[{flavours[-1]}]'"
-    )
-
-
 def find_capability(library: Library, target: str) -> Any:
-    if target not in library.offers:
+    """TensorRT-RTX's own value for a target. Raises InputError for one that it does not offer."""
+    offers = offered_targets(library)
+    if target not in offers:
         raise InputError(
             f"{library} cannot compile for '{target}' ahead of time; it offers "
-            f"{', '.join(library.offers)}. For another GPU, compile on a machine that has it, with "
+            f"{', '.join(offers)}. For another GPU, compile on a machine that has it, with "
             f"target '{CURRENT}' and full TensorRT (pip install 'trtdet[tensorrt]'; JetPack has it)"
         )
-    return library.offers[target]
+    return offers[target]
 
 
 def current_gpu() -> tuple[str, str]:
@@ -136,24 +94,3 @@ def current_gpu() -> tuple[str, str]:
     call("cuDeviceGetAttribute", ctypes.byref(minor), _CC_MINOR, device)
     call("cuDeviceGetName", name, len(name), device)
     return f"sm_{major.value}{minor.value}", name.value.decode(errors="replace")
-
-
-@functools.cache  # TensorRT keeps the first logger of a process for all that follow
-def logger_of(trt: ModuleType) -> Any:
-    """A logger that prints nothing and remembers the last warnings and errors."""
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a module found at run time
-        def __init__(self) -> None:
-            super().__init__()
-            self.messages: deque[tuple[bool, str]] = deque(maxlen=_KEPT_MESSAGES)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (self.INTERNAL_ERROR, self.ERROR, self.WARNING):
-                self.messages.append((severity != self.WARNING, " ".join(message.split())))
-
-        def last(self) -> str:
-            """The last errors, or the last warnings where there is no error."""
-            errors = [text for is_error, text in self.messages if is_error]
-            return "; ".join(errors or [text for _, text in self.messages])
-
-    return Log()

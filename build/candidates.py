@@ -13,10 +13,11 @@ from onnx import ModelProto
 
 from trtdet.build.float_graph import FloatGraph
 from trtdet.build.judge import Judge
-from trtdet.build.material import PrecisionRequest, seen
+from trtdet.build.material import PrecisionRequest
 from trtdet.build.placing import OnStage
 from trtdet.calibration.gate import Comparison, failures_of
 from trtdet.calibration.search import Search, search_groups
+from trtdet.calibration.window import seen
 from trtdet.engine.bundle import GRAPH
 from trtdet.errors import PrecisionError, WeightsError
 
@@ -86,7 +87,7 @@ def _searched(
     """The network with its most harmful groups back in float16, so that it passes."""
     on_stage(f"search     {'; '.join(failed.failures)}: which groups are to blame?")
     images = [
-        seen(each, judge.frame.geometry, judge.frame.tiling)
+        seen(each.views(judge.frame.geometry), judge.frame.tiling)
         for each in judge.material.chosen.of("calibration")[:_SENSITIVITY_IMAGES]
     ]
     expected = judge.logits(failed.path.with_name(GRAPH), images)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from trtdet.build.file_lock import locked
 from trtdet.build.release import Release, accept, difference, note_verified, refuse
 from trtdet.build.transfer import (
     LostConnectionError,
@@ -24,6 +23,7 @@ from trtdet.build.transfer import (
     UnreachableError,
     transfer,
 )
+from trtdet.engine.lock import locked
 from trtdet.errors import CheckpointError, DownloadError, InputError
 
 OnLine = Callable[[str], None]

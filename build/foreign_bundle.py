@@ -25,6 +25,7 @@ from trtdet.build.probes import make_probes
 from trtdet.build.simplify import Logits, probe_logits, write_simplified
 from trtdet.engine.atomic import atomic_folder
 from trtdet.engine.backends import (
+    OPENVINO,
     BackendStatus,
     choose_backend,
 )
@@ -69,7 +70,7 @@ def build_foreign(request: ForeignRequest, on_stage: OnStage) -> Bundle:
     stored = bundle_folder(name)  # refuses a name that is none
     out = request.out or stored
     check_place(out)
-    backend, _rejected = choose_backend("auto")
+    backend, _rejected = choose_backend(OPENVINO)
     foreign = read_foreign(request.onnx, spec)
     material = gather(request.precision, spec.geometry, None, on_stage)
     on_stage(f"graph      {foreign}")

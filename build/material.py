@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 
 from trtdet.build.placing import OnStage
-from trtdet.calibration.collect import WINDOW, middle_of
 from trtdet.calibration.draw import draw_set
 from trtdet.calibration.gate import Labels, Limits
 from trtdet.calibration.generated import generated_set
-from trtdet.calibration.images import FEWEST, FEWEST_GATED, CalibrationSet, SetImage, read_set
+from trtdet.calibration.images import FEWEST, FEWEST_GATED, CalibrationSet, read_set
 from trtdet.calibration.limits import Method
+from trtdet.calibration.window import WINDOW, seen
 from trtdet.calibration.wiring import Shape
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, ROWS, Bundle
 from trtdet.engine.decision import Decision
@@ -104,18 +104,12 @@ def gather(
             f"all {len(chosen.images)} images are needed to calibrate on, and none is left to "
             "judge by: give more"
         )
-    views = [seen(each, geometry, tiling) for each in images]
+    views = [seen(each.views(geometry), tiling) for each in images]
     if len({each.label for each in images} & {0, 1}) < 2:
         on_stage("           without labels of both classes: the AUC is not judged")
     known = [each.label for each in images if each.label is not None]
     labels = np.array(known, np.int64) if known and len(known) == len(images) else None
     return Material(chosen, views, labels)
-
-
-def seen(image: SetImage, geometry: Geometry, tiling: Tiling | None) -> Pixels:
-    """What is measured of an image: its views, at native resolution its middle."""
-    views = image.views(geometry)
-    return views if tiling is None else middle_of(views, tiling.stride)
 
 
 def _choose_set(source: Path | None) -> CalibrationSet:

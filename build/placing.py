@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Callable, Iterable
@@ -11,24 +10,31 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trtdet
-from trtdet.build.compile import compile_plan, write_plan
+from trtdet.build.compile import compile_bundle
 from trtdet.calibration.ranges import RANGES
 from trtdet.engine.backends import BackendStatus, open_session
 from trtdet.engine.bundle import GATE, GRAPH, PLANS, PROBES, Bundle, read_record, write_record
 from trtdet.engine.digest import sha256_file
+from trtdet.engine.plans import stored_plans
 from trtdet.errors import BundleError
 
 OnStage = Callable[[str], None]
 
+_KERNELS = "kernels"  # as in `trtdet.engine.kernels`
+
 
 def keep_plans(old: Path, new: Path) -> None:
-    """Take over the compiled plans of a bundle's last build that are of the very same graph."""
+    """Take over the compiled plans of a bundle's last build that are of the very same graph.
+
+    And its CUDA kernels, which are of no graph.
+    """
+    if (old / _KERNELS).is_dir():
+        shutil.copytree(old / _KERNELS, new / _KERNELS)
     graph = sha256_file(new / GRAPH)
-    for record in sorted((old / PLANS).glob("*.json")):
-        plan = record.with_suffix(".plan")
-        if plan.is_file() and json.loads(record.read_text())["key"]["graph_sha256"] == graph:
+    for plan in stored_plans(old / PLANS):
+        if plan.key.graph_sha256 == graph:
             (new / PLANS).mkdir(exist_ok=True)
-            for file in (plan, record):
+            for file in (plan.path, plan.path.with_suffix(".json")):
                 shutil.copy2(file, new / PLANS)
 
 
@@ -51,13 +57,7 @@ def with_hashes(bundle: Bundle) -> Bundle:
 def compile_plans(bundle: Bundle, targets: Iterable[str], on_stage: OnStage) -> None:
     """Compile the bundle's graph for compute capabilities such as sm_86."""
     for target in targets:
-        plan = compile_plan(
-            bundle.graph,
-            target=target,
-            batch=bundle.batch * bundle.geometry.views,
-            on_progress=lambda line: on_stage(f"plan       {line}"),
-        )
-        write_plan(bundle.plans, plan)
+        compile_bundle(bundle, target, on_progress=lambda line: on_stage(f"plan       {line}"))
 
 
 def write_compared(

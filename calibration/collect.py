@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.calibration.histograms import Activations
+from trtdet.calibration.window import middle_of
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, ROWS
 from trtdet.engine.geometry import Pixels
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
 from trtdet.engine.tiles import Tiling
 from trtdet.errors import BackendError
-
-# At native resolution an image's middle is looked at, this many pixels at most to a side: the
-# inner tensors of a whole photograph would take gigabytes.
-WINDOW = 256
 
 Feed = dict[str, NDArray[np.generic]]
 Tensors = dict[str, NDArray[np.float32]]
@@ -93,13 +90,6 @@ def collect(
         on_image(seen.images)
 
 
-def middle_of(image: Pixels, stride: int) -> Pixels:
-    """The middle of an image [1, H, W, 3], `WINDOW` pixels to a side, from a whole cell on."""
-    rows, columns = (_middle(size, stride) for size in image.shape[1:3])
-    middle: Pixels = image[:, rows, columns].copy()
-    return middle
-
-
 def _window(image: Pixels, tiling: Tiling) -> Feed:
     """The middle of an image as a tile of its own, with nothing carried."""
     pixels = middle_of(image, tiling.stride)
@@ -110,11 +100,6 @@ def _window(image: Pixels, tiling: Tiling) -> Feed:
         COLUMNS: np.full(cells[1], 1.0 / cells[1], np.float32),
         CARRY: np.zeros((1, tiling.channels), np.float32),
     }
-
-
-def _middle(size: int, stride: int) -> slice:
-    start = max(0, size - WINDOW) // 2 // stride * stride
-    return slice(start, min(size, start + WINDOW))
 
 
 def _largest(output: ov.Output) -> ov.Output:

@@ -18,11 +18,16 @@ from trtdet.engine.digest import sha256_file
 from trtdet.engine.engine import open_engine
 from trtdet.engine.ensemble import MEMBERS
 from trtdet.engine.store import starter_bundle
+from trtdet.engine.tensorrt import GpuOptions
 from trtdet.errors import BundleError, InputError
 
 
-def fit_bundle(folder: Path, labels: Path, method: Method) -> tuple[Fit, list[str]]:
+def fit_bundle(
+    folder: Path, labels: Path, method: Method, gpu: GpuOptions | None = None
+) -> tuple[Fit, list[str]]:
     """Score the labelled images, fit, and write the bundle's new decision; reasons of bad images.
+
+    `gpu`: how TensorRT scores them, where there is a GPU.
 
     Raises InputError for a bundle that has no decision of its own, and for too few images.
     """
@@ -31,7 +36,7 @@ def fit_bundle(folder: Path, labels: Path, method: Method) -> tuple[Fit, list[st
         raise InputError(f"{bundle.name} gives several logits: build each detector by itself")
     listed = read_labels(labels)
     backend, _rejected = choose_backend("auto")
-    with open_engine(backend, bundle, raw=True) as engine:
+    with open_engine(backend, bundle, raw=True, gpu=gpu) as engine:
         logits, scored, refused = score_images(engine, listed)
     fit = fit_decision(
         logits[:, 0].astype(np.float64) if scored else np.empty(0),

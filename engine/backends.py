@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.engine.bundle import Bundle, Drift, load_probes, measure_drift
 from trtdet.engine.geometry import Geometry, Pixels
+from trtdet.engine.steps import Rgb
 from trtdet.engine.tiles import Tiling
 from trtdet.errors import BackendError, BundleError, DriftError
+
+if TYPE_CHECKING:
+    from trtdet.engine.tensorrt import GpuOptions
 
 OnDone = Callable[[int], None]  # called with the slot, from a thread of the backend
 
@@ -26,15 +28,21 @@ OnDone = Callable[[int], None]  # called with the slot, from a thread of the bac
 class Session(Protocol):
     """A compiled graph with a fixed number of slots, each one batch of fixed shape.
 
-    The caller fills every place of the batch by `put` or `blank`, calls `start(slot)`, and owns the
-    slot again once `on_done` was called with it. `put` and `start` may be called from any thread.
-    Whoever opens a session closes it.
+    The caller fills every place of the batch by `load`, `put` or `blank`, calls `start(slot)`, and
+    owns the slot again once `on_done` was called with it. All of these may be called from any
+    thread. Whoever opens a session closes it.
     """
 
     name: str  # for instance "openvino 2026.4 CPU"
     slots: int
     batch: int
     on_done: OnDone
+
+    def load(self, slot: int, position: int, rgb: Rgb) -> None:
+        """A decoded image [h, w, 3] into place `position` of the slot's batch.
+
+        The session brings it to the detector's size. Raises ImageError where that cannot be.
+        """
 
     def put(self, slot: int, position: int, views: Pixels) -> None:
         """An image's inputs [views, H, W, 3] into place `position` of the slot's batch."""
@@ -65,13 +73,14 @@ class BackendStatus:
 
 
 # Best first. `auto` takes the first that can run, and says why the ones before it cannot.
-BACKENDS = ("tensorrt", "openvino")
+TENSORRT, OPENVINO = "tensorrt", "openvino"
+BACKENDS = (TENSORRT, OPENVINO)
 
 
 def backend_status(name: str) -> BackendStatus:
-    """Look for a backend without starting it; OpenVINO is imported, which takes a moment."""
-    if name == "tensorrt":
-        return BackendStatus(name, _tensorrt_reason())
+    """Whether a backend could start; the libraries are imported, which takes a moment."""
+    if name == TENSORRT:
+        return _tensorrt_status()
     try:
         from trtdet.engine.import_openvino import ov
     except ImportError as error:
@@ -105,42 +114,65 @@ def compile_graph(
 ) -> Session:
     """Compile an ONNX graph on a backend. Raises BackendError when it does not compile.
 
-    With a `tiling` images have any size, and a batch is one of them.
+    With a `tiling` images have any size, and a batch is one of them. TensorRT runs plans, which are
+    compiled by `trtdet.build`.
     """
-    # The only backend that runs yet.
+    if backend.name != OPENVINO:
+        raise BackendError(f"{backend.name} runs no graph: `trtdet compile` makes a plan of it")
     if tiling is not None:
         from trtdet.engine.openvino_tiles import OpenVinoTileSession
 
-        return OpenVinoTileSession(graph, tiling, slots=slots)
+        return OpenVinoTileSession(graph, geometry, tiling, slots=slots)
     from trtdet.engine.openvino import OpenVinoSession
 
     return OpenVinoSession(graph, geometry, batch=batch, slots=slots)
 
 
 def open_session(
-    backend: BackendStatus, bundle: Bundle, *, batch: int, slots: int | None = None
+    backend: BackendStatus,
+    bundle: Bundle,
+    *,
+    batch: int | None = None,
+    slots: int | None = None,
+    gpu: GpuOptions | None = None,
 ) -> tuple[Session, Drift]:
-    """Compile the bundle's graph on a backend and re-score its probes.
+    """Open the bundle on a backend and re-score its probes.
 
-    Raises DriftError when a probe's logit lies further from the reference than the bundle allows.
+    `batch` None: the bundle's own, with TensorRT that of its plan. Raises DriftError when a probe's
+    logit lies further from the reference than the bundle allows.
     """
-    session = compile_graph(
-        backend, bundle.graph, bundle.geometry, bundle.tiling, batch=batch, slots=slots
-    )
+    if backend.name == TENSORRT:
+        from trtdet.engine.open_tensorrt import open_tensorrt
+
+        session = open_tensorrt(bundle, batch=batch, options=gpu)
+    else:
+        session = compile_graph(
+            backend,
+            bundle.graph,
+            bundle.geometry,
+            bundle.tiling,
+            batch=batch or bundle.batch,
+            slots=slots,
+        )
     try:
-        probes = load_probes(bundle.path)
-        logits = infer(session, [image[None] for image in probes.images])
-        if logits.shape[1] != len(bundle.outputs):
-            raise BundleError(
-                f"{bundle.name} gives {logits.shape[1]} logits and names {len(bundle.outputs)}: "
-                "build it again"
-            )
-        drift = measure_drift(logits, probes.logits, session.name)
-        refuse_drift(drift, bundle.tolerance, bundle.name)
+        return session, score_probes(session, bundle)
     except BaseException:
         session.close()
         raise
-    return session, drift
+
+
+def score_probes(session: Session, bundle: Bundle) -> Drift:
+    """How far a session's logits are from the bundle's. Raises DriftError where that is too far."""
+    probes = load_probes(bundle.path)
+    logits = infer(session, [image[None] for image in probes.images])
+    if logits.shape[1] != len(bundle.outputs):
+        raise BundleError(
+            f"{bundle.name} gives {logits.shape[1]} logits and names {len(bundle.outputs)}: "
+            "build it again"
+        )
+    drift = measure_drift(logits, probes.logits, session.name)
+    refuse_drift(drift, bundle.tolerance, bundle.name)
+    return drift
 
 
 def refuse_drift(drift: Drift, tolerance: float, name: str) -> None:
@@ -213,11 +245,10 @@ def fill(session: Session, slot: int, images: Sequence[Pixels]) -> None:
             session.blank(slot, position)
 
 
-def _tensorrt_reason() -> str | None:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        return f"no NVIDIA driver ({error})"
-    if not any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx")):
-        return "TensorRT is not installed (pip install 'trtdet[tensorrt]')"
-    return "this version compiles TensorRT plans, but does not score with them yet"
+def _tensorrt_status() -> BackendStatus:
+    from trtdet.engine.tensorrt_library import load_library
+    from trtdet.engine.tensorrt_status import missing_pieces
+
+    if missing := missing_pieces():
+        return BackendStatus(TENSORRT, "; ".join(missing))
+    return BackendStatus(TENSORRT, None, str(load_library("tensorrt", "tensorrt-rtx", lean=True)))

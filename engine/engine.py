@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.engine.backends import BackendStatus, Session, open_session
+from trtdet.engine.backends import TENSORRT, BackendStatus, Session, open_session
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.decision import AS_IT_IS, Decision, Vote
 from trtdet.engine.ensemble import Ensemble
-from trtdet.engine.geometry import Geometry
 from trtdet.errors import InputError
+
+if TYPE_CHECKING:
+    from trtdet.engine.tensorrt import GpuOptions
+
+
+# Images in a slot of an ensemble on a GPU, whose members' plans may have been compiled for others.
+ENSEMBLE_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One network of an engine: how it sees an image, what runs it, how its logits are read."""
+    """One network of an engine: what runs it, how its logits are read."""
 
     session: Session
-    geometry: Geometry
     decision: Decision
 
 
@@ -69,12 +75,14 @@ def open_engine(
     *,
     batch: int | None = None,
     raw: bool = False,
+    gpu: GpuOptions | None = None,
 ) -> Iterator[Engine]:
     """Compile every network and re-score its probes; everything is closed when the block ends.
 
-    `batch` None: the bundle's own. `raw`: the network's logit without the bundle's decision. Raises
-    DriftError when a network does not give the scores that its bundle records, InputError for a
-    batch that it cannot have, and for a raw ensemble.
+    `batch` None: the bundle's own, with TensorRT that of its plan. `raw`: the network's logit
+    without the bundle's decision. `gpu`: how TensorRT runs it. Raises DriftError when a network
+    does not give the scores that its bundle records, InputError for a batch that it cannot have,
+    and for a raw ensemble.
     """
     members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
     if raw and isinstance(bundle, Ensemble):
@@ -84,14 +92,16 @@ def open_engine(
         raise InputError(
             f"{native[0]} sees images at their native resolution, one at a time: leave --batch out"
         )
-    if batch is None:
+    if batch is None and backend.name == TENSORRT and len(members) > 1:
+        batch = 1 if native else ENSEMBLE_BATCH  # all must have the same
+    elif batch is None and backend.name != TENSORRT:
         batch = min(member.batch for member in members)
     with ExitStack() as stack:
         lanes = []
         for member in members:
-            session, _drift = open_session(backend, member, batch=batch)
+            session, _drift = open_session(backend, member, batch=batch, gpu=gpu)
             stack.enter_context(closing(session))
             decision = AS_IT_IS if raw else member.decision
-            lanes.append(Lane(session, member.geometry, decision))
+            lanes.append(Lane(session, decision))
         columns = ("logit",) if isinstance(bundle, Ensemble) else bundle.outputs
         yield Engine(tuple(lanes), columns, bundle.vote if isinstance(bundle, Ensemble) else None)

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from trtdet.engine.backends import OnDone
 from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
-from trtdet.engine.geometry import Geometry, Pixels
+from trtdet.engine.geometry import Geometry, Pixels, apply_geometry
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
+from trtdet.engine.steps import Rgb
 from trtdet.errors import BackendError, WeightsError
 
 # Images in flight per stream: enough that one slow decode does not starve the network.
@@ -41,8 +42,16 @@ class OpenVinoRequests:
     """
 
     def __init__(
-        self, graph: Path, shapes: dict[str, list[int]], *, batch: int, slots: int, streams: int
+        self,
+        graph: Path,
+        geometry: Geometry,
+        shapes: dict[str, list[int]],
+        *,
+        batch: int,
+        slots: int,
+        streams: int,
     ):
+        self._geometry = geometry
         self.batch, self.slots = batch, slots
         self.name = f"openvino {ov.__version__.split('-')[0]} CPU"
         self.on_done: OnDone = _ignore
@@ -70,6 +79,14 @@ class OpenVinoRequests:
         self._broken: BaseException | None = None  # what a callback raised
         for slot, request in enumerate(self._requests):
             request.set_callback(self._called_back, slot)
+
+    def load(self, slot: int, position: int, rgb: Rgb) -> None:
+        """A decoded image into its place."""
+        self.put(slot, position, apply_geometry(self._geometry, rgb))
+
+    def put(self, slot: int, position: int, views: Pixels) -> None:
+        """An image's inputs into their place."""
+        raise NotImplementedError
 
     def check(self) -> None:
         """Raise what a request raised: OpenVINO does not call back for a request that failed."""
@@ -140,9 +157,8 @@ class OpenVinoSession(OpenVinoRequests):
         self._views = geometry.views
         shape = (batch * self._views, *geometry.fixed_size, 3)
         slots = slots or max(2 * streams, IMAGES_AHEAD * streams // batch)
-        super().__init__(
-            graph, {INPUT_NAME: list(shape)}, batch=batch, slots=slots, streams=streams
-        )
+        shapes = {INPUT_NAME: list(shape)}
+        super().__init__(graph, geometry, shapes, batch=batch, slots=slots, streams=streams)
         self._pixels = [np.zeros(shape, np.dtype(geometry.dtype)) for _ in range(slots)]
         self._outputs: list[NDArray[np.float32]] = []
         for slot, request in enumerate(self._requests):

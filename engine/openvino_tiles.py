@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, OUTPUT_NAME, POOLED, ROWS
-from trtdet.engine.geometry import Pixels
+from trtdet.engine.geometry import Geometry, Pixels
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import available_memory_bytes, core_count
 from trtdet.engine.openvino import OpenVinoRequests
@@ -30,7 +30,9 @@ MEMORY_SHARE = 2
 class OpenVinoTileSession(OpenVinoRequests):
     """See `trtdet.engine.backends.Session`. The batch is one image of any size."""
 
-    def __init__(self, graph: Path, tiling: Tiling, *, slots: int | None = None):
+    def __init__(
+        self, graph: Path, geometry: Geometry, tiling: Tiling, *, slots: int | None = None
+    ):
         affordable = available_memory_bytes() // (MEMORY_SHARE * tiling.tile_bytes)
         streams = max(1, min(core_count(), affordable))
         slots = slots or IMAGES_AHEAD * streams
@@ -40,7 +42,7 @@ class OpenVinoTileSession(OpenVinoRequests):
             COLUMNS: [-1],
             CARRY: [1, tiling.channels],
         }
-        super().__init__(graph, shapes, batch=1, slots=slots, streams=streams)
+        super().__init__(graph, geometry, shapes, batch=1, slots=slots, streams=streams)
         self._tiling = tiling
         self._images: list[Pixels | None] = [None] * slots
         self._tiles: list[Iterator[Tile]] = [iter(()) for _ in range(slots)]

@@ -24,10 +24,11 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.engine import Engine
-from trtdet.engine.geometry import apply_geometry
+from trtdet.engine.nvtx import stage
 from trtdet.engine.sink import Sink
 from trtdet.engine.table import Row
 from trtdet.errors import ImageError
@@ -161,11 +162,13 @@ class _Run:
         row = slot.rows[position]
         if not row.filename:
             raise ImageError("the row has no file name")
-        data = read_image_file(self._resolve(row))
-        rgb = decode_rgb(data, max_pixels=self._max_pixels)
+        with stage("decode"):
+            data = read_image_file(self._resolve(row))
+            rgb = decode_rgb(data, max_pixels=self._max_pixels)
         try:
-            for lane in self._engine.lanes:
-                lane.session.put(slot.number, position, apply_geometry(lane.geometry, rgb))
+            with stage("load"):
+                for lane in self._engine.lanes:
+                    lane.session.load(slot.number, position, rgb)
         except MemoryError as error:
             raise ImageError("not enough memory to bring it to the detector's size") from error
 
@@ -182,10 +185,13 @@ class _Run:
             return ended
 
     def _write(self, slot: _Slot) -> None:
-        logits = self._engine.logits(slot.number)
+        with stage("write"):
+            self._write_rows(slot, self._engine.logits(slot.number))
+        self.written += len(slot.rows)
+        self._on_rows(len(slot.rows))
+
+    def _write_rows(self, slot: _Slot, logits: NDArray[np.float32]) -> None:
         for row, reason, scores in zip(slot.rows, slot.reasons, logits, strict=False):
             if reason is None and not np.isfinite(scores).all():
                 reason = f"the network gave {scores[~np.isfinite(scores)][0]}"
             self._sink.write(row.filename, None if reason else scores, reason)
-        self.written += len(slot.rows)
-        self._on_rows(len(slot.rows))

@@ -4,6 +4,10 @@ $TRTDET_HOME (else $XDG_DATA_HOME/trtdet, else ~/.local/share/trtdet)
   bundles/<name>/   one bundle each
   weights/<file>    released weights, as they were fetched
   towers/           CLIP towers as `trtdet build` reads them, made from the files it was given
+  plans/            of bundles whose own folder cannot be written, by the sha256 of their graph
+  built/            a marker for each plan and kernel that was compiled here: no other is loaded
+  timing/           what TensorRT measured of its kernels, so that the next build need not
+  locks/            of what is being compiled
   default           the name, or the absolute path, of the bundle that `trtdet score` takes
 
 Until there is a default, `trtdet score` takes the starter: a bundle that lies in the package.

@@ -144,7 +144,7 @@ def built(
     def build(model: str, variant: str, **options) -> Path:
         pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
         from trtdet.build.assemble import BuildRequest, build_bundle
-        from trtdet.build.file_lock import locked
+        from trtdet.engine.lock import locked
 
         words = [model, variant, *(f"{key} {value}" for key, value in sorted(options.items()))]
         folder = run_folder / re.sub(r"[^\w-]+", "-", " ".join(["built", *words]))

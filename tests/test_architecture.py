@@ -18,7 +18,19 @@ ORDER = ["trtdet", "benchmarks", "build", "calibration", "engine"]
 LEAVES = {"trtdet", "trtdet.__version__", "trtdet.errors"}
 
 # Compiling runs on the device that scores, where neither is installed.
-TENSORRT_ALONE = {"build/builder.py", "build/compile.py", "build/plan_key.py"}
+TENSORRT_ALONE = {
+    "build/builder.py",
+    "build/compile.py",
+    "build/plan_builder.py",
+    "build/plan_settings.py",
+    "build/profiles.py",
+    "build/progress_monitor.py",
+    "build/timing_cache.py",
+    "engine/built.py",
+    "engine/lock.py",
+    "engine/plan_key.py",
+    "engine/plans.py",
+}
 
 FORBIDDEN = {
     "engine": {"torch", "onnx", "onnxsim", "onnxscript", "safetensors"},

@@ -36,6 +36,10 @@ class BackendError(TrtdetError):
     exit_code = 4
 
 
+class PlanMissError(BackendError):
+    """No compiled plan is for this graph, this TensorRT, this GPU and this batch."""
+
+
 class WeightsError(BackendError):
     """A backend has no 8-bit kernel for some layers, and would prepare their weights wrongly."""
 

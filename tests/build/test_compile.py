@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from trtdet.build import compile as compile_module
+from tests.build.plan_graphs import write_graph
 from trtdet.build.builder import builder_status, parse_targets
-from trtdet.build.compile import Plan, compile_plan, write_plan
-from trtdet.build.plan_key import PlanKey
+from trtdet.build.compile import compile_plan
+from trtdet.build.plan_settings import PlanSettings
+from trtdet.engine.plan_key import PlanKey
+from trtdet.engine.plans import Plan
 from trtdet.errors import BackendError, InputError
 
 trt = pytest.importorskip(
@@ -32,54 +26,6 @@ trt = pytest.importorskip(
     reason="TensorRT-RTX is not installed: pip install 'trtdet[tensorrt-rtx]'",
     exc_type=ImportError,
 )
-
-KEY = PlanKey("tensorrt-rtx", "1.7.1.116", "sm_86", "0" * 64, 1, (("tf32", "off"),))
-
-
-def write_graph(
-    path: Path,
-    *,
-    activation: str = "Relu",
-    batch: int | str = "batch",
-    side: int | str = 32,
-    image: str = "image",
-    seed: int = 0,
-) -> Path:
-    """A small detector as `trtdet build` exports one: uint8 NHWC in, normalised, one logit out."""
-    random = np.random.default_rng(seed)
-    weights = {
-        "scale": np.float32(255),
-        "mean": np.full((1, 3, 1, 1), 0.5, np.float32),
-        "std": np.full((1, 3, 1, 1), 0.25, np.float32),
-        "kernel": random.normal(size=(16, 3, 3, 3)).astype(np.float32),
-        "bias": random.normal(size=16).astype(np.float32),
-        "head_weight": random.normal(size=(1, 16)).astype(np.float32),
-        "head_bias": np.zeros(1, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", [image], ["x0"], name="cast", to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["x0"], ["x1"], name="nchw", perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["x1", "scale"], ["x2"], name="unit"),
-        helper.make_node("Sub", ["x2", "mean"], ["x3"], name="centre"),
-        helper.make_node("Div", ["x3", "std"], ["x4"], name="normalise"),
-        helper.make_node("Conv", ["x4", "kernel", "bias"], ["x5"], name="conv", pads=[1] * 4),
-        helper.make_node(activation, ["x5"], ["x6"], name="activation"),
-        helper.make_node("GlobalAveragePool", ["x6"], ["x7"], name="pool"),
-        helper.make_node("Flatten", ["x7"], ["x8"], name="flatten"),
-        helper.make_node(
-            "Gemm", ["x8", "head_weight", "head_bias"], ["logit"], name="head", transB=1
-        ),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info(image, TensorProto.UINT8, [batch, side, side, 3])],
-        [helper.make_tensor_value_info("logit", TensorProto.FLOAT, [batch, 1])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )
-    opset = helper.make_opsetid("", 18)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -112,22 +58,6 @@ def test_another_target_is_another_plan(graph: Path, plan: Plan) -> None:
     assert other.data != plan.data
     assert all(line.startswith("sm_120: ") for line in lines)
     assert lines[-1].endswith("accepted by the builder; it still compiles its kernels on the GPU")
-
-
-def test_every_field_of_the_key_is_in_the_name() -> None:
-    others = [
-        replace(KEY, flavour="tensorrt"),
-        replace(KEY, version="1.7.1.117"),
-        replace(KEY, target="sm_120"),
-        replace(KEY, graph_sha256="1" * 64),
-        replace(KEY, batch=2),
-        replace(KEY, options=()),
-        replace(KEY, schema=KEY.schema + 1),
-    ]
-    names = {key.file_name for key in (KEY, *others)}
-    assert len(names) == 1 + len(others)
-    assert KEY.file_name == replace(KEY).file_name
-    assert KEY.file_name == "tensorrt-rtx-1.7.1.116-sm_86-b1-1ef1760f802f.plan"  # for ever
 
 
 @pytest.mark.parametrize(
@@ -199,60 +129,6 @@ def test_a_target_not_offered_is_refused_with_the_offers(text: str) -> None:
         parse_targets(text)
 
 
-def test_a_plan_is_written_with_its_record(tmp_path: Path, plan: Plan) -> None:
-    folder = tmp_path / "bundle/plans"
-    path = write_plan(folder, plan)
-    assert path == folder / plan.key.file_name
-    assert path.read_bytes() == plan.data
-    record = path.with_suffix(".json").read_bytes()
-    assert json.loads(record) == {
-        "key": {
-            "flavour": "tensorrt-rtx",
-            "version": trt.__version__,
-            "target": "sm_86",
-            "graph_sha256": plan.key.graph_sha256,
-            "batch": 2,
-            "options": {"tf32": "off"},
-            "schema": 1,
-        },
-        "plan_sha256": hashlib.sha256(plan.data).hexdigest(),
-        "size_bytes": len(plan.data),
-    }
-    assert write_plan(folder, plan) == path
-    assert path.read_bytes() == plan.data
-    assert path.with_suffix(".json").read_bytes() == record
-    assert len(list(folder.iterdir())) == 2
-    ordinary = tmp_path / "ordinary"
-    ordinary.touch()
-    assert path.stat().st_mode == ordinary.stat().st_mode  # not a temporary file's 0600
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError("No space left on device")])
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.parametrize("files_before", [0, 1])
-def test_an_interrupted_write_leaves_no_half_file(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    interruption: BaseException,
-    step: str,
-    files_before: int,
-) -> None:
-    """The first or the second file is interrupted; the plan may then be there, its record not."""
-    real, calls = getattr(os, step), []
-
-    def interrupt(*arguments: object) -> object:
-        calls.append(arguments)
-        if len(calls) > files_before:
-            raise interruption
-        return real(*arguments)
-
-    monkeypatch.setattr(os, step, interrupt)
-    expected = KeyboardInterrupt if isinstance(interruption, KeyboardInterrupt) else InputError
-    with pytest.raises(expected, match="No space left" if expected is InputError else None):
-        write_plan(tmp_path, Plan(KEY, b"plan"))
-    assert [path.name for path in tmp_path.iterdir()] == [KEY.file_name][:files_before]
-
-
 def has_driver() -> bool:
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -305,7 +181,8 @@ def test_compiling_is_quiet_and_needs_tensorrt_alone(tmp_path: Path, graph: Path
     """In a process of its own: neither torch nor onnx nor OpenCV is imported, nothing printed."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from trtdet.build.compile import compile_plan, write_plan\n"
+        "from trtdet.build.compile import compile_plan\n"
+        "from trtdet.engine.plans import write_plan\n"
         "plan = compile_plan(Path(sys.argv[1]), target='sm_86', batch=1)\n"
         "write_plan(Path(sys.argv[2]), plan)\n"
         "heavy = {'torch', 'onnx', 'cv2', 'PIL', 'openvino'} & set(sys.modules)\n"
@@ -321,21 +198,40 @@ def test_compiling_is_quiet_and_needs_tensorrt_alone(tmp_path: Path, graph: Path
     assert len(list(tmp_path.glob("*.plan"))) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_raised_after_the_build(
-    graph: Path, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        (PlanSettings(workspace_mib=512), {"workspace_mib": "512"}),
+        (PlanSettings(level=0), {"level": "0"}),
+        (PlanSettings(timing_cache=False), {}),
+        (PlanSettings(64, 5), {"workspace_mib": "64", "level": "5"}),
+    ],
+)
+def test_settings_are_in_the_key(graph: Path, settings: PlanSettings, options: dict) -> None:
+    plan = compile_plan(graph, target="sm_86", batch=1, settings=settings)
+    assert dict(plan.key.options) == {"tf32": "off", **options}
+
+
+def test_a_workspace_that_is_too_small_is_the_builders_word(graph: Path) -> None:
+    with pytest.raises(BackendError, match="within workspace limit"):
+        compile_plan(graph, target="sm_86", batch=64, settings=PlanSettings(workspace_mib=1))
+
+
+@pytest.mark.parametrize("settings", [{"workspace_mib": 0}, {"level": 6}, {"level": -1}])
+def test_settings_that_cannot_be_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="give"):
+        PlanSettings(**settings)
+
+
+def test_what_a_library_lacks_is_said_before_it_compiles(
+    graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorRT calls its logger, in Python, while it builds: there an exception would be lost."""
-    held = compile_module._interrupts_held
-
-    @contextlib.contextmanager
-    def interrupted() -> Iterator[None]:
-        with held():
-            os.kill(os.getpid(), number)
-            yield
-
-    monkeypatch.setattr(compile_module, "_interrupts_held", interrupted)
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt):
+    settings, lines = PlanSettings(version_compatible=True), []
+    with pytest.raises(InputError, match=r"tensorrt-rtx .* makes no version-compatible plans"):
+        compile_plan(graph, target="sm_86", batch=1, settings=settings, on_progress=lines.append)
+    assert lines == []
+    with pytest.raises(InputError, match="only TensorRT-RTX compiles ahead of time, for sm_86"):
+        compile_plan(graph, target="sm_86", batch=1, flavour="tensorrt")
+    monkeypatch.delattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    with pytest.raises(BackendError, match=r"cannot keep a graph's types: install TensorRT 10"):
         compile_plan(graph, target="sm_86", batch=1)
-    assert signal.getsignal(number) is before

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
 from trtdet.build.placing import keep_plans, tool_versions
 from trtdet.engine.bundle import GRAPH, PLANS
 from trtdet.engine.digest import sha256_file
+from trtdet.engine.plan_key import PlanKey
+from trtdet.engine.plans import Plan, write_plan
 from trtdet.engine.store import RECORD, check_place
 from trtdet.errors import InputError
 
@@ -30,14 +32,19 @@ def test_plans_of_the_very_same_graph_are_kept(tmp_path):
     (old / PLANS).mkdir(parents=True)
     new.mkdir()
     (new / GRAPH).write_bytes(b"graph")
-    for name, sha256 in (("same", sha256_file(new / GRAPH)), ("other", "0" * 64)):
-        (old / PLANS / f"{name}.plan").write_bytes(name.encode())
-        (old / PLANS / f"{name}.json").write_text(json.dumps({"key": {"graph_sha256": sha256}}))
-    (old / PLANS / "lost.json").write_text("{}")  # its plan is gone
+    key = PlanKey("tensorrt", "10.3.0", "sm_87", sha256_file(new / GRAPH), 1, ())
+    same = write_plan(old / PLANS, Plan(key, b"same"))
+    write_plan(old / PLANS, Plan(replace(key, graph_sha256="0" * 64), b"other"))
+    for name, record in (("damaged", "{}"), ("torn", '{"key": '), ("lost", same.name)):
+        (old / PLANS / f"{name}.json").write_text(record)
+    (old / PLANS / "damaged.plan").write_bytes(b"damaged")
+    (old / "kernels").mkdir()
+    (old / "kernels/sm_87.cubin").write_bytes(b"kernels")
     keep_plans(old, new)
+    assert (new / "kernels/sm_87.cubin").read_bytes() == b"kernels"
     kept = sorted(path.name for path in (new / PLANS).iterdir())
-    assert kept == ["same.json", "same.plan"]
-    assert (new / PLANS / "same.plan").read_bytes() == b"same"
+    assert kept == [same.with_suffix(".json").name, same.name]
+    assert (new / PLANS / same.name).read_bytes() == b"same"
     keep_plans(tmp_path / "nowhere", new)
 
 

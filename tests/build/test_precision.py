@@ -20,10 +20,11 @@ from tests.calibration.small_graphs import (  # noqa: E402
     attention_net,
     residual_net,
 )
-from trtdet.build import compile  # noqa: E402
+from trtdet.build.compile import compile_plan  # noqa: E402
 from trtdet.build.detectors.registry import detectors  # noqa: E402
 from trtdet.build.material import frame_of  # noqa: E402
 from trtdet.build.precision import half_tensors, to_half  # noqa: E402
+from trtdet.build.profiles import NativeSize  # noqa: E402
 from trtdet.calibration.quantize import quantize_graph  # noqa: E402
 from trtdet.calibration.regions import find_regions  # noqa: E402
 from trtdet.calibration.sites import find_sites  # noqa: E402
@@ -146,15 +147,6 @@ def test_indices_are_no_floats():
     assert (types["top"], types["where"], types["gathered"]) == (HALF, TensorProto.INT64, HALF)
 
 
-def fix_shapes(graph: ModelProto, shapes) -> None:
-    """Make free dimensions what they are for one tile: a plan of this version has one size."""
-    for value in graph.graph.input:
-        for dimension, size in zip(
-            value.type.tensor_type.shape.dim, shapes[value.name], strict=True
-        ):
-            dimension.dim_value = size
-
-
 def accepted_by_tensorrt_rtx(bundle: Bundle, precision: str, path: Path) -> None:
     """Write the bundle's float graph in fewer bits, and compile that for Ampere and Ada."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
@@ -164,11 +156,9 @@ def accepted_by_tensorrt_rtx(bundle: Bundle, precision: str, path: Path) -> None
     if precision == "int8":
         sites = find_sites(graph, regions)
         graph = quantize_graph(graph, sites, {site.tensor: 4.0 for site in sites})
-    if bundle.tiling is not None:
-        fix_shapes(graph, shapes)
     onnx.save(to_half(graph, regions), path)
     for target in ("sm_86", "sm_89"):
-        assert compile.compile_plan(path, target=target, batch=1).data
+        assert compile_plan(path, target=target, batch=1, native=NativeSize.of(bundle)).data
 
 
 # NoDown networks take their time, and imaginet is one of them.
@@ -180,12 +170,7 @@ LATER = ("aligned", "corvi", "gan-nodown")
     "name",
     [pytest.param(name, marks=[pytest.mark.full] if name in LATER else []) for name in detectors()],
 )
-def test_tensorrt_rtx_takes_every_graph_for_ampere_and_ada(
-    name, precision, built, tmp_path, monkeypatch
-):
+def test_tensorrt_rtx_takes_every_graph_for_ampere_and_ada(name, precision, built, tmp_path):
     """Accepted by the builder, ahead of time and without a GPU: nothing was executed."""
     bundle = open_bundle(built(name, detectors()[name].variants[0].name))
-    if bundle.tiling is not None:  # plans score no tiles yet, but the builder can judge one
-        image = frame_of(bundle).input_shapes()["image"]
-        monkeypatch.setattr(compile, "_image_shape", lambda *_: image[1:])
     accepted_by_tensorrt_rtx(bundle, precision, tmp_path / "model.onnx")

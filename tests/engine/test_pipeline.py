@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trtdet.engine import pipeline
+from trtdet.engine import openvino, pipeline
 from trtdet.engine.backends import choose_backend, compile_graph, infer
 from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb
@@ -44,7 +44,7 @@ def open_small(bundle: Bundle, batch: int = 1, slots: int | None = None):
 
 
 def engine_of(session, bundle: Bundle) -> Engine:
-    return Engine((Lane(session, bundle.geometry, bundle.decision),), bundle.outputs)
+    return Engine((Lane(session, bundle.decision),), bundle.outputs)
 
 
 def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX_PIXELS):
@@ -193,7 +193,7 @@ def test_too_little_memory_for_one_image_costs_its_row(bundle, pictures, monkeyp
     def short(*_args, **_options):
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "apply_geometry", short)
+    monkeypatch.setattr(openvino, "apply_geometry", short)
     ((_, logit, reason),) = run(bundle, pictures[:1])
     assert logit is None
     assert "not enough memory" in reason
@@ -203,7 +203,7 @@ def test_a_bug_in_a_decode_thread_is_raised_and_not_waited_for(bundle, pictures,
     def broken(*_args, **_options):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(pipeline, "apply_geometry", broken)
+    monkeypatch.setattr(openvino, "apply_geometry", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         run(bundle, pictures)
 

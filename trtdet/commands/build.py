@@ -142,12 +142,14 @@ def command(
             raise InputError(
                 f"building needs more than scoring ({error}): pip install 'trtdet[build]'"
             ) from error
-        from trtdet.build.builder import parse_targets
+        from trtdet.build.builder import CURRENT, parse_targets
+        from trtdet.build.prepare import prepare
 
         def talk(line: str) -> None:
             click.echo(line, err=True)
 
-        targets = parse_targets(target) if target else ()
+        wanted = parse_targets(target) if target else ()
+        targets = tuple(each for each in wanted if each != CURRENT)
         bits = precision_request(**precision)
         if onnx is not None and spec is not None:
             foreign = ForeignRequest(onnx, spec, _decision(platt), name, out, batch, targets, bits)
@@ -171,6 +173,8 @@ def command(
                 fetch=fetched,
             )
             bundle = build_bundle(request, talk)
+        if CURRENT in wanted:  # what is there by now can be judged on it
+            prepare(bundle, None, talk, calibration=bits.calibration)
     announce(bundle.path, no_default=no_default)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from trtdet.commands.gpu_options import compile_for_this_gpu, say
 from trtdet.errors import InputError
 
 _NAMED = 5  # files that were passed over, in a message
@@ -99,6 +100,7 @@ def decision(bundle: str, labels: Path | None, method: str, undo: bool) -> None:
     from trtdet.calibration.place_decision import fit_bundle, undo_decision
     from trtdet.engine.bundle import open_bundle
     from trtdet.engine.store import find_bundle
+    from trtdet.engine.tensorrt import GpuOptions
 
     folder = find_bundle(bundle)
     if undo == (labels is not None):
@@ -107,7 +109,8 @@ def decision(bundle: str, labels: Path | None, method: str, undo: bool) -> None:
         now = undo_decision(folder)
         click.echo(f"the decision is {now.scale:g} * logit + {now.shift:g} again", err=True)
         return
-    fit, refused = fit_bundle(folder, labels, method)  # type: ignore[arg-type]
+    gpu = GpuOptions(on_miss=compile_for_this_gpu, say=say)
+    fit, refused = fit_bundle(folder, labels, method, gpu)  # type: ignore[arg-type]
     for line in refused[:_NAMED]:
         click.echo(f"left out: {line}", err=True)
     before, after = fit.balanced_accuracy

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -17,9 +19,11 @@ def command() -> None:
     """
     import trtdet
     from trtdet.build.builder import builder_status
-    from trtdet.engine.backends import BACKENDS, backend_status
+    from trtdet.engine.backends import OPENVINO, backend_status
+    from trtdet.engine.jetson import jetson_status
     from trtdet.engine.machine import EIGHT_BIT, read_machine
-    from trtdet.engine.store import store_folder, stored_bundles
+    from trtdet.engine.store import bundle_folder, store_folder, stored_bundles
+    from trtdet.engine.tensorrt_status import find_pieces
 
     machine = read_machine()
     has = [name for name, present in machine.features.items() if present]
@@ -34,16 +38,52 @@ def command() -> None:
     if not any(machine.features.get(name) for name in EIGHT_BIT):
         _row("int8", "no 8-bit instructions here: INT8 engines would saturate and are no faster")
     _row("memory", f"{machine.memory_bytes / 2**30:.1f} GiB")
-    for name in BACKENDS:
-        status = backend_status(name)
-        _row(name, f"ready, {status.version}" if status.reason is None else f"no: {status.reason}")
-    _row("plans", builder_status())
+    if board := jetson_status():
+        _row("jetson", board)
+    pieces = find_pieces()
+    missing = [piece.name for piece in pieces if piece.reason and not piece.optional]
+    _row("tensorrt", f"no, without {', '.join(missing)}" if missing else "ready")
+    for piece in pieces:
+        _row(f"  {piece.name}", piece.found or f"no: {piece.reason}")
+    status = backend_status(OPENVINO)
+    _row(
+        "openvino", f"ready, {status.version}" if status.reason is None else f"no: {status.reason}"
+    )
+    _row("compiling", builder_status())
+    _row("  kernels", _kernel_compiler())
     _row("building", _build_status())
     _row("store", f"{store_folder()}: {', '.join(stored_bundles()) or 'no bundle yet'}")
+    for name in stored_bundles():
+        for line in _compiled(bundle_folder(name)):
+            _row("  plan", f"{name}: {line}")
 
 
 def _row(name: str, text: str) -> None:
-    click.echo(f"{name:<10} {text}")
+    click.echo(f"{name:<16} {text}")
+
+
+def _compiled(bundle: Path) -> Iterator[str]:
+    """A line for each plan, and each GPU that there are kernels for."""
+    from trtdet.engine.built import read_code
+    from trtdet.engine.plans import stored_plans
+
+    for plan in stored_plans(bundle / "plans"):
+        ours = read_code(plan.path, expected=plan.plan_sha256) is not None
+        yield f"{plan.path.name}{'' if ours else ', not compiled here: not loaded'}"
+    for path in sorted((bundle / "kernels").glob("*.cubin")):
+        ours = read_code(path) is not None
+        yield f"{path.name}{'' if ours else ', not compiled here: not loaded'}"
+
+
+def _kernel_compiler() -> str:
+    from trtdet.engine.cubin import compile_cubin
+    from trtdet.errors import BackendError
+
+    try:
+        compile_cubin("sm_80")
+    except BackendError as error:
+        return f"no: {error}"
+    return "ready"
 
 
 def _build_status() -> str:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
+from trtdet.commands.gpu_options import gpu_options, make_gpu_options
 from trtdet.errors import InputError
 
 EXIT_FAILED_ROWS = 3
@@ -25,12 +27,14 @@ EXIT_FAILED_ROWS = 3
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "openvino"]),
+    type=click.Choice(["auto", "tensorrt", "openvino"]),
     default="auto",
     show_default=True,
     help="What runs the network. A named one runs, or the command fails with the reason.",
 )
-@click.option("--batch", type=click.IntRange(1, 4096), help="Images per batch [the bundle's own].")
+@click.option(
+    "--batch", type=click.IntRange(1, 4096), help="Images per batch [the bundle's, or its plan's]."
+)
 @click.option("--threads", type=click.IntRange(1, 256), help="Decoding threads [as many as cores].")
 @click.option(
     "--failed-logit",
@@ -45,6 +49,7 @@ EXIT_FAILED_ROWS = 3
     metavar="N",
     help="Refuse larger images [178956970, where Pillow stops].",
 )
+@gpu_options
 def command(
     input_csv: str,
     output_csv: str,
@@ -55,6 +60,7 @@ def command(
     failed_logit: float | None,
     raw: bool,
     max_pixels: int | None,
+    **gpu: Any,
 ) -> int:
     """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
 
@@ -96,7 +102,9 @@ def command(
         # A bar and rows on one terminal would overwrite each other.
         shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
         with (
-            open_engine(chosen, bundle, batch=batch, raw=raw) as opened,
+            open_engine(
+                chosen, bundle, batch=batch, raw=raw, gpu=make_gpu_options(**gpu)
+            ) as opened,
             open_sink(output_csv, failed_logit, opened.columns) as sink,
             _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
         ):

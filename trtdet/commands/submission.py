@@ -12,7 +12,14 @@ import click
 from trtdet.errors import InputError
 
 # What scoring needs beside the engine's own package.
-_SOURCES = ("__init__.py", "cli.py", "errors.py", "commands/__init__.py", "commands/score.py")
+_SOURCES = (
+    "__init__.py",
+    "cli.py",
+    "errors.py",
+    "commands/__init__.py",
+    "commands/gpu_options.py",
+    "commands/score.py",
+)
 _REQUIREMENTS = ("numpy", "opencv-python-headless", "Pillow", "click", "rich", "openvino")
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from trtdet.build.file_lock import locked
+from trtdet.engine.lock import locked
 
 ADD_ONE = """
 import sys
 from pathlib import Path
-from trtdet.build.file_lock import locked
+from trtdet.engine.lock import locked
 folder = Path(sys.argv[1])
 for _ in range(200):
     with locked(folder / "lock", lambda: None):
@@ -41,3 +42,30 @@ def test_a_failure_lets_go(tmp_path: Path):
             raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
     assert waited == []
+
+
+def test_who_waits_is_told_once_and_the_killed_let_go(tmp_path: Path):
+    hold = (
+        "import sys, time; from pathlib import Path\n"
+        "from trtdet.engine.lock import locked\n"
+        "with locked(Path(sys.argv[1]), lambda: None):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    lock = tmp_path / "lock"
+    command = [sys.executable, "-c", hold, str(lock)]
+    waited: list[str] = []
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+
+        def kill() -> None:
+            waited.append("waited")
+            process.kill()
+
+        with locked(lock, on_wait=kill):
+            assert lock.exists()
+    assert process.returncode == -signal.SIGKILL
+    assert waited == ["waited"]
+    assert not lock.exists()

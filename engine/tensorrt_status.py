@@ -1,0 +1,82 @@
+"""What scoring with TensorRT needs on this machine, piece by piece."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trtdet.engine.cuda import Gpu, load_driver
+from trtdet.engine.cuda_graph import capture_reason
+from trtdet.engine.tensorrt_library import load_library
+from trtdet.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece: what there is of it, or why it is missing."""
+
+    name: str
+    found: str = ""
+    reason: str = ""
+    optional: bool = False
+
+
+def find_pieces() -> list[Piece]:
+    """The driver, pycuda, the GPU and TensorRT, and what makes it faster."""
+    return [
+        _piece("NVIDIA driver", _driver),
+        _piece("pycuda", _pycuda),
+        _piece("GPU", _gpu),
+        _piece("TensorRT", _library),
+        Piece("CUDA graphs", *_graphs(), optional=True),
+    ]
+
+
+def missing_pieces() -> list[str]:
+    """Why TensorRT cannot score here, each piece that is missing; empty where it can."""
+    return [
+        f"{piece.name}: {piece.reason}"
+        for piece in find_pieces()
+        if piece.reason and not piece.optional
+    ]
+
+
+def _piece(name: str, look: Callable[[], str]) -> Piece:
+    try:
+        return Piece(name, look())
+    except BackendError as error:
+        return Piece(name, reason=str(error))
+
+
+def _driver() -> str:
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError as error:
+        raise BackendError(f"it does not load ({error})") from error
+    version = ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    return f"for CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _pycuda() -> str:
+    driver = load_driver()
+    return ".".join(map(str, driver.get_version())) if hasattr(driver, "get_version") else "ready"
+
+
+def _gpu() -> str:
+    gpu = Gpu()
+    try:
+        return f"{gpu.name}, {gpu.target}, {gpu.memory_bytes / 2**30:.1f} GiB"
+    finally:
+        gpu.close()
+
+
+def _library() -> str:
+    return str(load_library("tensorrt", "tensorrt-rtx", lean=True))
+
+
+def _graphs() -> tuple[str, str]:
+    reason = capture_reason()
+    return ("", f"{reason} (pip install cuda-bindings)") if reason else ("cuda-bindings", "")
