@@ -47,7 +47,7 @@ def prepare(
     settings = settings or PlanSettings()
     _compile_kernels(bundle, on_progress)
     if batch is None:
-        batch = sweep_batches(bundle, settings, on_progress)
+        batch = sweep_batches(bundle, settings, flavour, on_progress)
     path = compile_bundle(
         bundle, CURRENT, batch, settings=settings, flavour=flavour, force=force,
         on_progress=on_progress, on_phase=on_phase,

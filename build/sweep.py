@@ -16,6 +16,7 @@ from trtdet.engine.backends import infer
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.open_tensorrt import open_tensorrt
 from trtdet.engine.tensorrt import GpuOptions
+from trtdet.engine.tensorrt_library import Flavour
 from trtdet.errors import BackendError
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -28,7 +29,10 @@ _TIMED_S = 0.5
 
 
 def sweep_batches(
-    bundle: Bundle, settings: PlanSettings, on_progress: Callable[[str], None]
+    bundle: Bundle,
+    settings: PlanSettings,
+    flavour: Flavour | None,
+    on_progress: Callable[[str], None],
 ) -> int:
     """Images per batch that this GPU scores fastest, from a plan for all of them that goes again.
 
@@ -37,7 +41,7 @@ def sweep_batches(
     if bundle.tiling is not None:
         return 1
     trial = compile_bundle(
-        bundle, CURRENT, (BATCHES[0], BEST_GUESS, BATCHES[-1]), settings=settings,
+        bundle, CURRENT, (BATCHES[0], BEST_GUESS, BATCHES[-1]), settings=settings, flavour=flavour,
         on_progress=on_progress,
     )  # fmt: skip
     rates: dict[int, float] = {}

@@ -4,9 +4,9 @@ Pillow resizes one axis after the other, each pass a sum of bytes times weights 
 to bytes again (src/libImaging/Resample.c). The weights are computed here in Pillow's own order of
 operations, so that what is left for a kernel is exact on any machine.
 
-Which axis comes first is up to the installed Pillow: until 12 the columns, since 13 the rows where
-that is less work. It is asked with small pictures; if it does neither, or has other weights, nobody
-but Pillow itself can resize.
+Which axis comes first is up to the installed Pillow: until 12.1 the columns, in 12.2 and 12.3 the
+rows of very high images, since 13 the rows where that is less work. It is asked with small pictures;
+if it does none of these, or has other weights, nobody but Pillow itself can resize.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from trtdet.engine.steps import Rgb
 PRECISION_BITS = 22
 
 # (height, width, new height, new width): where the orders part, and just before.
-_PROBES = ((61, 30, 20, 10), (60, 30, 20, 10), (9, 8, 8, 19), (8, 8, 9, 19), (30, 61, 9, 8))
+_PROBES = (
+    *((61, 30, 20, 10), (60, 30, 20, 10), (9, 8, 8, 19), (8, 8, 9, 19), (30, 61, 9, 8)),
+    *((201, 2, 150, 7), (200, 2, 199, 7), (201, 2, 202, 7)),
+)
 
 Range = tuple[int, int]  # [start, stop) in pixels
 Floats = NDArray[np.float64]
@@ -109,7 +112,7 @@ def coefficients(
 @cache
 def pillow_order() -> PillowOrder | None:
     """Whether the installed Pillow resizes the rows first; None if its bytes are not ours."""
-    return next((order for order in (_since_13, _until_12) if _is_pillows(order)), None)
+    return next((order for order in (_since_13, _in_12_2, _until_12_1) if _is_pillows(order)), None)
 
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
@@ -127,7 +130,11 @@ def _since_13(height: int, width: int, new_height: int, new_width: int) -> bool:
     return height - new_height > max(0, 2 * (width - new_width))
 
 
-def _until_12(height: int, width: int, new_height: int, new_width: int) -> bool:
+def _in_12_2(height: int, width: int, new_height: int, new_width: int) -> bool:
+    return height > 100 * width and new_height < height
+
+
+def _until_12_1(height: int, width: int, new_height: int, new_width: int) -> bool:
     return False
 
 

@@ -8,6 +8,7 @@ from trtdet.engine.backends import Session
 from trtdet.engine.bundle import GRAPH, INPUT_NAME, OUTPUT_NAME, Bundle
 from trtdet.engine.cuda import Gpu
 from trtdet.engine.kernels import find_kernels
+from trtdet.engine.plan_key import VERSION_COMPATIBLE
 from trtdet.engine.plans import FoundPlan, WantedPlan, find_plan
 from trtdet.engine.resample import gpu_recipe
 from trtdet.engine.tensorrt import GpuOptions, LoadedPlan, TensorRtSession
@@ -33,7 +34,8 @@ def open_tensorrt(
         try:
             found = _find(bundle, batch, library, gpu, options)
             names = (INPUT_NAME, OUTPUT_NAME) if bundle.tiling is None else TENSORS
-            plan = LoadedPlan(library, gpu, found.data, names)
+            host_code = found.key.option(VERSION_COMPATIBLE) is not None
+            plan = LoadedPlan(library, gpu, found.data, names, host_code=host_code)
             stack.pop_all()
             stack.callback(plan.close)
             session = _session(bundle, batch or found.key.batch // views, plan, options)

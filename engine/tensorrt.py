@@ -55,13 +55,23 @@ class LoadedPlan:
     Raises BackendError, in TensorRT's words, for a plan that does not load, or has other tensors.
     """
 
-    def __init__(self, library: Library, gpu: Gpu, plan: bytes, names: Collection[str]):
+    def __init__(
+        self,
+        library: Library,
+        gpu: Gpu,
+        plan: bytes,
+        names: Collection[str],
+        *,
+        host_code: bool = False,
+    ):
         self.library, self.gpu = library, gpu
         self.name = f"{library} {gpu.name}"
         self._log = logger_of(library.trt)
         self._log.messages.clear()
         with gpu.current():
             self._runtime: Any = library.trt.Runtime(self._log)
+            if host_code:  # a version-compatible plan brings a runtime of its own
+                self._runtime.engine_host_code_allowed = True
             self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
                 raise BackendError(

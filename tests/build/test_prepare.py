@@ -111,7 +111,7 @@ def test_batches_that_do_not_fit_end_the_sweep(gpu, bundle, monkeypatch):
 def test_the_sweep_really_measures(gpu, bundle, monkeypatch):
     monkeypatch.setattr(sweep, "BATCHES", (1, 2))
     monkeypatch.setattr(sweep, "_TIMED_S", 0.01)
-    assert sweep.sweep_batches(bundle, None, lambda _line: None) in (1, 2)
+    assert sweep.sweep_batches(bundle, None, None, lambda _line: None) in (1, 2)
 
 
 def test_without_a_compiler_for_kernels_the_host_resizes(gpu, bundle, monkeypatch):

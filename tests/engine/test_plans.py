@@ -266,26 +266,31 @@ def test_a_read_only_bundle_has_its_plans_in_the_store(plans: Path) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError("No space left on device")])
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("module", "step", "calls_a_file"),
+    [(os, "fsync", 2), (Path, "replace", 1)],  # the file is synced, then its folder
+)
 @pytest.mark.parametrize("files_before", [0, 1])
 def test_an_interrupted_write_leaves_no_half_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     interruption: BaseException,
+    module: object,
     step: str,
+    calls_a_file: int,
     files_before: int,
 ) -> None:
     """The first or the second file is interrupted; the plan may then be there, its record not."""
     monkeypatch.setattr(built, "record_built", lambda _digest: None)
-    real, calls = getattr(os, step), []
+    real, calls = getattr(module, step), []
 
     def interrupt(*arguments: object) -> object:
         calls.append(arguments)
-        if len(calls) > files_before * (2 if step == "fsync" else 1):  # a file, then its folder
+        if len(calls) > files_before * calls_a_file:
             raise interruption
         return real(*arguments)
 
-    monkeypatch.setattr(os, step, interrupt)
+    monkeypatch.setattr(module, step, interrupt)
     expected = KeyboardInterrupt if isinstance(interruption, KeyboardInterrupt) else InputError
     with pytest.raises(expected, match="No space left" if expected is InputError else None):
         write_plan(tmp_path, Plan(KEY, b"plan"))

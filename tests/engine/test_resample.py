@@ -121,7 +121,7 @@ class TestPillowsOrder:
     def test_the_installed_pillow_is_understood(self):
         assert pillow_order() is not None
 
-    @pytest.mark.parametrize("name", ["_until_12", "_since_13"])
+    @pytest.mark.parametrize("name", ["_until_12_1", "_in_12_2", "_since_13"])
     def test_either_order_is_recognised(self, monkeypatch, name):
         order = getattr(module, name)
 
