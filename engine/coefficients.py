@@ -5,8 +5,8 @@ to bytes again (src/libImaging/Resample.c). The weights are computed here in Pil
 operations, so that what is left for a kernel is exact on any machine.
 
 Which axis comes first is up to the installed Pillow: until 12.1 the columns, in 12.2 and 12.3 the
-rows of very high images, since 13 the rows where that is less work. It is asked with small pictures;
-if it does none of these, or has other weights, nobody but Pillow itself can resize.
+rows of very high images, since 13 the rows where that is less work. It is asked with small
+pictures; if it does none of these, or has other weights, nobody but Pillow itself can resize.
 """
 
 from __future__ import annotations
