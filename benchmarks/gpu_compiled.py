@@ -12,10 +12,11 @@ from trtdet.engine.backends import Session
 from trtdet.engine.bundle import GRAPH, INPUT_NAME, OUTPUT_NAME, Bundle
 from trtdet.engine.cuda import Gpu
 from trtdet.engine.kernels import find_kernels, write_kernels
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.open_tensorrt import open_tensorrt
 from trtdet.engine.plans import WantedPlan, find_plan, stored_plans
 from trtdet.engine.resample import gpu_recipe
-from trtdet.engine.tensorrt import GpuOptions, LoadedPlan
+from trtdet.engine.tensorrt import GpuOptions
 from trtdet.engine.tensorrt_library import load_library
 from trtdet.errors import BackendError, PlanMissError
 

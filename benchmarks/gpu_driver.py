@@ -17,8 +17,8 @@ from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
 from trtdet.engine.cubin import compile_cubin
 from trtdet.engine.cuda import Bytes, Gpu
 from trtdet.engine.cuda_graph import CapturedGraph, capture_reason
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.staging import KERNELS
-from trtdet.engine.tensorrt import LoadedPlan
 from trtdet.engine.tensorrt_library import Library, load_library
 from trtdet.errors import BackendError
 

@@ -27,9 +27,9 @@ from trtdet.engine.cuda import Gpu
 from trtdet.engine.cuda_graph import CapturedGraph
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.geometry import apply_geometry
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.machine import core_count
 from trtdet.engine.steps import Rgb
-from trtdet.engine.tensorrt import LoadedPlan
 from trtdet.errors import BackendError, ImageError
 
 

@@ -34,10 +34,11 @@ from trtdet.benchmarks.gpu_state import gauges
 from trtdet.engine import pipeline
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.engine import Engine, Lane
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.machine import core_count
 from trtdet.engine.sink import open_sink
 from trtdet.engine.table import Row
-from trtdet.engine.tensorrt import GpuOptions, LoadedPlan
+from trtdet.engine.tensorrt import GpuOptions
 
 # The telling ones first: the time may not suffice for all.
 BATCHES = (32, 1, 8, 128, 2, 4, 16, 64)

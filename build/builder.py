@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trtdet.engine.tensorrt_library import MODULES, Library, load_library
@@ -68,11 +70,48 @@ def find_capability(library: Library, target: str) -> Any:
     return offers[target]
 
 
-def current_gpu() -> tuple[str, str]:
-    """The first GPU, as ("sm_87", "Orin"). Raises BackendError with the loader's or CUDA's reason.
+def current_gpu(index: int = 0) -> tuple[str, str]:
+    """A GPU of this machine, as ("sm_87", "Orin"). Raises BackendError with the driver's reason.
 
     The driver is asked directly: TensorRT gives no name, and the key needs the compute capability.
     """
+    call = _driver()
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    call("cuInit", 0)
+    call("cuDeviceGet", ctypes.byref(device), index)
+    call("cuDeviceGetAttribute", ctypes.byref(major), _CC_MAJOR, device)
+    call("cuDeviceGetAttribute", ctypes.byref(minor), _CC_MINOR, device)
+    call("cuDeviceGetName", name, len(name), device)
+    return f"sm_{major.value}{minor.value}", name.value.decode(errors="replace")
+
+
+@contextmanager
+def on_device(index: int) -> Iterator[None]:
+    """Let this thread build for GPU `index`: TensorRT builds for its thread's current device.
+
+    The first one is current where nothing else is. Raises BackendError with the driver's reason.
+    """
+    if index == 0:
+        yield
+        return
+    call = _driver()
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    call("cuInit", 0)
+    call("cuDeviceGet", ctypes.byref(device), index)
+    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+    try:
+        call("cuCtxPushCurrent_v2", context)
+        try:
+            yield
+        finally:
+            call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+    finally:
+        call("cuDevicePrimaryCtxRelease_v2", device)
+
+
+def _driver() -> Callable[..., None]:
+    """What calls a function of the CUDA driver by its name. Both raise BackendError."""
     advice = "a target like sm_86 needs no GPU"
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -86,11 +125,4 @@ def current_gpu() -> tuple[str, str]:
             reason = (name.value or b"CUDA error").decode()
             raise BackendError(f"no usable NVIDIA GPU ({function}: {reason}, {code}); {advice}")
 
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
-    call("cuInit", 0)
-    call("cuDeviceGet", ctypes.byref(device), 0)
-    call("cuDeviceGetAttribute", ctypes.byref(major), _CC_MAJOR, device)
-    call("cuDeviceGetAttribute", ctypes.byref(minor), _CC_MINOR, device)
-    call("cuDeviceGetName", name, len(name), device)
-    return f"sm_{major.value}{minor.value}", name.value.decode(errors="replace")
+    return call

@@ -9,23 +9,24 @@ The contract:
 - A target like `sm_86` is compiled ahead of time by TensorRT-RTX, on any machine. Such a plan is
   accepted by the builder, and it still compiles its kernels on the GPU that loads it: it is not
   verified execution, and says nothing yet about the scores there.
-- The target `current` is compiled for the GPU of this machine, by TensorRT, or by TensorRT-RTX
-  where full TensorRT is missing.
+- The target `current` is compiled for a GPU of this machine, by TensorRT, or by TensorRT-RTX
+  where full TensorRT is missing; where that cannot compile for this GPU alone, for all GPUs.
 - Interrupted or killed, it leaves no half plan and no lock.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from trtdet.build.builder import CURRENT, current_gpu, find_capability, offered_targets
+from trtdet.build.builder import CURRENT
 from trtdet.build.plan_builder import PlanOrder, build_plan
+from trtdet.build.plan_order import Wish, make_orders
 from trtdet.build.plan_settings import Batch, PlanSettings
-from trtdet.build.profiles import NativeSize, check_batch, profile_options
+from trtdet.build.profiles import NativeSize, check_batch
 from trtdet.build.progress_monitor import (
     OnLine,
     OnPhase,
@@ -35,19 +36,15 @@ from trtdet.build.progress_monitor import (
 )
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.lock import locked
-from trtdet.engine.plan_key import COMPILED_ON, PlanKey
 from trtdet.engine.plans import Plan, stored_plan, writable_folder, write_plan
 from trtdet.engine.store import store_folder
-from trtdet.engine.tensorrt_library import (
-    MODULES,
-    Flavour,
-    Library,
-    load_library,
-)
+from trtdet.engine.tensorrt_library import Flavour
 from trtdet.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from trtdet.engine.bundle import Bundle
+
+T = TypeVar("T")
 
 _GRAPH = "model.onnx"  # as in `trtdet.engine.bundle`, which needs OpenCV
 
@@ -60,6 +57,7 @@ def compile_plan(
     native: NativeSize | None = None,
     settings: PlanSettings | None = None,
     flavour: Flavour | None = None,
+    device: int = 0,
     on_progress: OnLine | None = None,
     on_phase: OnPhase | None = None,
 ) -> Plan:
@@ -78,8 +76,8 @@ def compile_plan(
     say = on_progress or (lambda _line: None)
     check_batch(batch, native)
     settings = settings or PlanSettings()
-    order = _order(graph, sha256_file(graph), target, batch, native, settings, flavour, say)
-    return _compile(order, say, on_phase)
+    wish = Wish(graph, sha256_file(graph), target, batch, native, settings, flavour, device)
+    return _first(wish, lambda order: _compile(order, say, on_phase), say)
 
 
 def compile_bundle(
@@ -89,6 +87,7 @@ def compile_bundle(
     *,
     settings: PlanSettings | None = None,
     flavour: Flavour | None = None,
+    device: int = 0,
     force: bool = False,
     on_progress: OnLine | None = None,
     on_phase: OnPhase | None = None,
@@ -104,14 +103,19 @@ def compile_bundle(
     check_batch(images, native)
     rows = _times(images, bundle.geometry.views)
     settings = settings or PlanSettings()
-    order = _order(bundle.graph, sha256, target, rows, native, settings, flavour, say)
+    wish = Wish(bundle.graph, sha256, target, rows, native, settings, flavour, device)
     folder = writable_folder(bundle.plans, sha256)
-    with _alone(order.key, say):
-        path = None if force else stored_plan(bundle.plans, order.key)
-        if path is not None:
-            say(f"{order.key.target}: {path.name} is there already")
-            return path
-        return write_plan(folder, _compile(order, say, on_phase))
+
+    def make(order: PlanOrder) -> Path:
+        waiting = f"{order.key.target}: another process is compiling this plan: waiting"
+        with alone(f"{order.key.file_name}.lock", lambda: say(waiting)):
+            path = None if force else stored_plan(bundle.plans, order.key)
+            if path is not None:
+                say(f"{order.key.target}: {path.name} is there already")
+                return path
+            return write_plan(folder, _compile(order, say, on_phase))
+
+    return _first(wish, make, say)
 
 
 def compile_missing(
@@ -120,6 +124,7 @@ def compile_missing(
     on_progress: OnLine,
     *,
     flavour: Flavour | None = None,
+    device: int = 0,
     on_phase: OnPhase | None = None,
 ) -> Path:
     """Compile the plan that this machine's GPU lacks, for batches of `batch` images; its path.
@@ -127,74 +132,44 @@ def compile_missing(
     None: batches of the bundle's own size. Raises what `compile_bundle` raises.
     """
     return compile_bundle(
-        bundle, CURRENT, batch, flavour=flavour, on_progress=on_progress, on_phase=on_phase
-    )
-
-
-def _order(
-    graph: Path,
-    graph_sha256: str,
-    target: str,
-    batch: Batch,
-    native: NativeSize | None,
-    settings: PlanSettings,
-    flavour: Flavour | None,
-    say: OnLine,
-) -> PlanOrder:
-    options = [*settings.options(), *profile_options(batch, native)]
-    if target == CURRENT:
-        library = load_library(*((flavour,) if flavour else MODULES), say=say)
-        target, device = current_gpu()
-        # Kernels are chosen by timing them on this very GPU, so another model of the same compute
-        # capability gets a plan of its own. An ahead-of-time plan never has this option.
-        options.append((COMPILED_ON, device))
-        capability = library.trt.ComputeCapability.CURRENT if offered_targets(library) else None
-    elif flavour == "tensorrt":
-        raise InputError(f"only TensorRT-RTX compiles ahead of time, for {target}: not {flavour}")
-    else:
-        library = load_library("tensorrt-rtx")
-        capability = find_capability(library, target)
-    _check_library(library, settings)
-    key = PlanKey(
-        flavour=library.flavour,
-        version=library.trt.__version__,
-        target=target,
-        graph_sha256=graph_sha256,
-        batch=batch if isinstance(batch, int) else batch[1],
-        options=tuple(sorted(options)),
-    )
-    return PlanOrder(library, graph, key, batch, native, settings, capability)
-
-
-def _check_library(library: Library, settings: PlanSettings) -> None:
-    """Raise unless the library can do what it is asked for, before anything is compiled."""
-    trt = library.trt
-    if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        raise BackendError(f"{library} cannot keep a graph's types: install TensorRT 10 or newer")
-    # TensorRT-RTX has the flag, and no lean runtime to go with it.
-    has_lean = library.flavour == "tensorrt" and hasattr(trt.BuilderFlag, "VERSION_COMPATIBLE")
-    if settings.version_compatible and not has_lean:
-        raise InputError(
-            f"{library} makes no version-compatible plans: leave --version-compatible out, or "
-            "compile with full TensorRT (pip install 'trtdet[tensorrt]'; JetPack has it)"
-        )
+        bundle, CURRENT, batch, flavour=flavour, device=device, on_progress=on_progress,
+        on_phase=on_phase,
+    )  # fmt: skip
 
 
 @contextmanager
-def _alone(key: PlanKey, say: OnLine) -> Iterator[None]:
-    """One process compiles a key, the others wait. Raises InputError for a store that is closed."""
-    lock = store_folder() / "locks" / f"{key.file_name}.lock"
+def alone(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """One process holds the store's lock `name`, the others wait.
+
+    Raises InputError for a store that is closed.
+    """
+    lock = store_folder() / "locks" / name
     with ExitStack() as stack:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            waiting = "another process is compiling this plan: waiting"
-            stack.enter_context(locked(lock, lambda: say(f"{key.target}: {waiting}")))
+            stack.enter_context(locked(lock, on_wait))
         except OSError as error:
             raise InputError(
                 f"cannot write the store {store_folder()} ({error.strerror or error}): set "
                 "TRTDET_HOME to a folder that can be written"
             ) from error
         yield
+
+
+def _first(wish: Wish, make: Callable[[PlanOrder], T], say: OnLine) -> T:
+    """What `make` makes of the first of a wish's orders that can be built."""
+    try:
+        orders = make_orders(wish, say)
+        for order in orders[:-1]:
+            try:
+                return make(order)
+            except BackendError as error:
+                say(f"{error}. Instead a plan for all GPUs is compiled")
+        return make(orders[-1])
+    except BackendError as error:
+        if wish.target != CURRENT:
+            raise
+        raise BackendError(f"{error}. To score on the CPU: `--backend openvino`") from error
 
 
 def _compile(order: PlanOrder, say: OnLine, on_phase: OnPhase | None) -> Plan:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtdet.build.builder import on_device
 from trtdet.build.plan_settings import Batch, PlanSettings
 from trtdet.build.profiles import NativeSize, input_shapes
 from trtdet.build.progress_monitor import OnLine, Progress, monitor_of
@@ -13,6 +14,10 @@ from trtdet.build.timing_cache import attach_timing_cache, keep_timing_cache, ti
 from trtdet.engine.plan_key import PlanKey
 from trtdet.engine.tensorrt_library import Library, logger_of
 from trtdet.errors import BackendError
+
+# TensorRT-RTX may else allocate memory while a plan runs, which no CUDA graph can hold.
+# https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/getting-started/release-notes-1/1.2.html
+_USER_ALLOCATION = ("user_allocation", "required")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class PlanOrder:
     batch: Batch
     native: NativeSize | None
     settings: PlanSettings
-    capability: Any  # trt.ComputeCapability; None for full TensorRT, which has none
+    capability: Any  # trt.ComputeCapability; None: full TensorRT, or RTX's plan for all GPUs
+    device: int = 0  # the GPU that is built for, where it is one of this machine
 
 
 def build_plan(order: PlanOrder, progress: Progress, tell: OnLine) -> bytes:
@@ -33,6 +39,16 @@ def build_plan(order: PlanOrder, progress: Progress, tell: OnLine) -> bytes:
 
     Raises InputError for a graph that is not a bundle's, BackendError with what TensorRT said.
     """
+    with on_device(order.device):
+        return _build(order, progress, tell)
+
+
+def library_options(library: Library) -> list[tuple[str, str]]:
+    """The part of a plan's key that every plan of a library has."""
+    return [_USER_ALLOCATION] if _requires_user_allocation(library) else []
+
+
+def _build(order: PlanOrder, progress: Progress, tell: OnLine) -> bytes:
     library, trt, log = order.library, order.library.trt, logger_of(order.library.trt)
     log.messages.clear()
     try:
@@ -74,6 +90,8 @@ def _configure(order: PlanOrder, config: Any) -> None:
     trt, settings = order.library.trt, order.settings
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
+    if _requires_user_allocation(order.library):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if settings.workspace_mib is not None:
@@ -85,6 +103,10 @@ def _configure(order: PlanOrder, config: Any) -> None:
         if not config.set_compute_capability(order.capability, 0):
             reason = logger_of(trt).last()
             raise BackendError(f"{order.library} refuses the target {order.key.target}: {reason}")
+
+
+def _requires_user_allocation(library: Library) -> bool:
+    return hasattr(library.trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
 
 def _in_words(error: Any) -> str:

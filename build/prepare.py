@@ -1,24 +1,24 @@
 """Everything that a bundle needs to score on this machine's GPU: kernels, a plan, the gate.
 
-It needs neither torch nor onnx, so it runs where images are scored.
+It needs neither torch nor onnx, so it runs where images are scored. Two processes never do it for
+the same graph and GPU at once: what one measures and judges is its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 from trtdet.build.builder import CURRENT, current_gpu
-from trtdet.build.compile import compile_bundle
+from trtdet.build.compile import alone, compile_bundle
+from trtdet.build.judge_plan import judge_plan
 from trtdet.build.plan_settings import Batch, PlanSettings
 from trtdet.build.progress_monitor import OnPhase
 from trtdet.build.sweep import sweep_batches
-from trtdet.calibration.regate import gate_images, regate
-from trtdet.engine.backends import score_probes
-from trtdet.engine.bundle import Bundle, replace_record
-from trtdet.engine.kernels import write_kernels
-from trtdet.engine.open_tensorrt import open_tensorrt
+from trtdet.engine.bundle import GRAPH, Bundle
+from trtdet.engine.kernels import check_kernels, write_kernels
+from trtdet.engine.plans import plan_folders, remove_plan, stored_plans
 from trtdet.engine.resample import gpu_recipe
 from trtdet.engine.tensorrt import GpuOptions
 from trtdet.engine.tensorrt_library import Flavour
@@ -34,67 +34,62 @@ def prepare(
     *,
     settings: PlanSettings | None = None,
     flavour: Flavour | None = None,
+    device: int = 0,
     force: bool = False,
     calibration: Path | None = None,
     on_phase: OnPhase | None = None,
 ) -> Path:
-    """Compile what the bundle lacks for the present GPU, and judge it; the plan's path.
+    """Compile what the bundle lacks for GPU `device`, and judge it; the plan's path.
 
     `batch` None: the fastest, measured. `calibration` is the set that fewer bits were judged on,
     where it was the user's own. Raises DriftError or PrecisionError, and takes the plan away, where
-    it does not give the bundle's scores; else what `compile_bundle` raises.
+    it does not give the bundle's scores; else what `compile_bundle` raises. A plan of this call
+    that was not judged to the end is taken away, too.
     """
     settings = settings or PlanSettings()
-    _compile_kernels(bundle, on_progress)
-    if batch is None:
-        batch = sweep_batches(bundle, settings, flavour, on_progress)
-    path = compile_bundle(
-        bundle, CURRENT, batch, settings=settings, flavour=flavour, force=force,
-        on_progress=on_progress, on_phase=on_phase,
-    )  # fmt: skip
-    images = batch if isinstance(batch, int) else batch[1]
-    try:
-        judge_plan(bundle, images, calibration, on_progress)
-    except (DriftError, PrecisionError):
-        path.unlink()
-        path.with_suffix(".json").unlink()
-        raise
+    target, name = current_gpu(device)
+    only_one = sha256(f"{bundle.hashes[GRAPH]} {target} {name}".encode()).hexdigest()
+    waiting = f"{target}: another process prepares {bundle.name} for this GPU: waiting"
+    with alone(f"prepare-{only_one}.lock", lambda: on_progress(waiting)):
+        _compile_kernels(bundle, target, device, force, on_progress)
+        if batch is None:
+            batch = sweep_batches(bundle, settings, flavour, on_progress, device)
+        before = _written(bundle)
+        path = compile_bundle(
+            bundle, CURRENT, batch, settings=settings, flavour=flavour, device=device, force=force,
+            on_progress=on_progress, on_phase=on_phase,
+        )  # fmt: skip
+        images = batch if isinstance(batch, int) else batch[1]
+        options = GpuOptions(say=on_progress, plan=path, flavour=flavour, device=device)
+        try:
+            judge_plan(bundle, images, options, calibration)
+        except BaseException as error:
+            written_ns, verdict = before.get(path, (None, ""))
+            new = written_ns != path.stat().st_mtime_ns
+            refused = isinstance(error, (DriftError, PrecisionError))
+            if new or (refused and not verdict):
+                remove_plan(path)
+            raise
     return path
 
 
-def judge_plan(bundle: Bundle, batch: int, calibration: Path | None, on_progress: OnLine) -> None:
-    """Score the probes, and in fewer bits the gate's images, with the plan; it is in the record."""
-    options = GpuOptions(say=on_progress)
-    with closing(open_tensorrt(bundle, batch=batch, options=options)) as session:
-        drift = score_probes(session, bundle)
-        on_progress(
-            f"compare    {drift.backend} on the probes: logits within {drift.max_abs:.2g}, "
-            f"{drift.max_relative:.1g} of 1 + |logit| (limit {bundle.tolerance:g})"
-        )
-        if bundle.precision == "fp32":
-            return
-        images = gate_images(bundle, calibration)
-        if images is None:
-            on_progress(
-                "gate       not judged on this GPU: give the images that it was built with, "
-                f"`trtdet compile {bundle.path} --target current --calibration SET.json`"
-            )
-            return
-        judged = regate(bundle, session, images)
-    on_progress(f"gate       {judged.precision_report['gpu']}")
-    try:
-        replace_record(judged)
-    except OSError as error:
-        on_progress(f"gate       {bundle.path} cannot be written ({error}): it will not say so")
+def _written(bundle: Bundle) -> dict[Path, tuple[int, str]]:
+    """Every plan of the bundle's graph: when it was written, and what it was found to be."""
+    folders = plan_folders(bundle.plans, bundle.hashes[GRAPH])
+    plans = [plan for folder in folders for plan in stored_plans(folder)]
+    return {plan.path: (plan.written_ns, plan.verdict) for plan in plans}
 
 
-def _compile_kernels(bundle: Bundle, on_progress: OnLine) -> None:
+def _compile_kernels(
+    bundle: Bundle, target: str, device: int, force: bool, on_progress: OnLine
+) -> None:
     """Where images are resized; without a compiler they are resized on the host."""
     if gpu_recipe(bundle.geometry) is None:
         return
-    target, _device = current_gpu()
     try:
-        on_progress(f"kernels    {write_kernels(bundle.path, target).name}")
+        path = write_kernels(bundle.path, target, force=force)
+        check_kernels(path, device)
+        on_progress(f"kernels    {path.name}")
     except BackendError as error:
         on_progress(
             f"kernels    {error}. Until then images are resized on the CPU, to the same bytes"

@@ -36,7 +36,7 @@ def atomic_bytes(path: Path) -> Iterator[IO[bytes]]:
     descriptor, name = _temporary_file(path)
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w+b") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

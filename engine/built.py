@@ -18,8 +18,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from trtdet.engine.atomic import atomic_bytes, atomic_text
-from trtdet.engine.store import store_folder
+from trtdet.engine.atomic import atomic_bytes, atomic_text, check_writable
+from trtdet.engine.store import starter_bundle, store_folder
 
 OnLine = Callable[[str], None]
 
@@ -47,13 +47,42 @@ def write_code(path: Path, data: bytes) -> None:
     """Put compiled code at `path`, whole or not at all, as this store's own.
 
     The folder is made where it is missing, and cleared of what killed processes left in it. Raises
-    OSError where the store or the folder cannot be written.
+    OSError where the store or the folder cannot be written, or the folder is a symbolic link.
     """
     record_built(sha256(data).hexdigest())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_place(path).parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
     with atomic_bytes(path) as file:
         file.write(data)
+
+
+def writable_place(own: Path, stored: Path) -> Path:
+    """The folder for new code of a bundle: `own`, which lies in it, or else `stored`.
+
+    The bundle that comes with the package stays as it was installed, and a symbolic link in a
+    bundle is not followed.
+    """
+    try:
+        starter = starter_bundle()
+        if own.is_symlink() or (starter.is_dir() and own.parent.samefile(starter)):
+            return stored
+        check_writable((own if own.exists() else own.parent) / "code")
+    except OSError:
+        return stored
+    return own
+
+
+def own_place(path: Path) -> Path:
+    """`path`, which is then no symbolic link, so that writing there replaces nothing elsewhere.
+
+    A bundle can come from anywhere, with links to files of its user. A link in the place of a file
+    is taken away. Raises OSError where the folder is one.
+    """
+    if path.parent.is_symlink():
+        raise OSError(f"{path.parent} is a symbolic link: nothing is written through it")
+    if path.is_symlink():
+        path.unlink()
+    return path
 
 
 def read_code(

@@ -69,7 +69,7 @@ class Axis:
         return min(output, 0) + sum(before)
 
 
-@lru_cache(maxsize=128)  # a photograph's table has some 30 KiB, that of 65,535 pixels up to 1.5 MiB
+@lru_cache(maxsize=512)  # a photograph's table has some 30 KiB, that of 65,535 pixels up to 1.5 MiB
 def resample_axis(size: int, out: int, resampling: PillowFilter, spans: tuple[Range, ...]) -> Axis:
     """From `size` pixels to those of `out` in `spans`: ranges in order with gaps between them."""
     if size == out:

@@ -9,9 +9,11 @@ Importing this module needs no GPU; a `Gpu` does.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -46,12 +48,16 @@ class Gpu:
             self.target = f"sm_{major}{minor}"
             self.memory_bytes: int = device.total_memory()
             self._context = device.retain_primary_context()
+            self._lost = False
+            self._kept: list[Any] = []  # of a lost device: what must not be freed before `close`
         except self.driver.Error as error:
             raise BackendError(f"CUDA does not start: {error}. {ADVICE}") from error
 
     def close(self) -> None:
         """Let go of the context."""
         self._context.detach()
+        _pop_current()  # pycuda takes it for popped, which the driver does not
+        self._kept.clear()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -74,7 +80,7 @@ class Gpu:
         try:
             yield int(allocation)
         finally:
-            allocation.free()
+            self._free(allocation)
 
     @contextmanager
     def pinned(self, size_bytes: int) -> Iterator[Bytes]:
@@ -83,7 +89,7 @@ class Gpu:
         try:
             yield array
         finally:
-            array.base.free()  # type: ignore[union-attr]  # pycuda's allocation
+            self._free(array.base)
 
     @contextmanager
     def stream(self) -> Iterator[Any]:
@@ -92,7 +98,24 @@ class Gpu:
         try:
             yield stream
         finally:
+            if self._lost:
+                self._kept.append(stream)
+            else:
+                self.drain(stream)
+
+    def drain(self, stream: Any) -> None:
+        """Wait until a stream is idle; where that fails the device is lost, and is said once."""
+        try:
             stream.synchronize()
+        except self.driver.Error:
+            self._lost = True
+
+    def _free(self, allocation: Any) -> None:
+        """Of a lost device nothing can be freed: pycuda would say so for each piece."""
+        if self._lost:
+            self._kept.append(allocation)
+        else:
+            allocation.free()
 
     def event(self) -> Any:
         """A mark in a stream that a thread waits for asleep."""
@@ -123,9 +146,9 @@ class Gpu:
             function.prepare(signature)
         return found
 
-    def reason(self, error: BaseException) -> BackendError:
-        """What a failure of CUDA means, in one line."""
-        if isinstance(error, BackendError):
+    def reason(self, error: BaseException) -> BaseException:
+        """What a failure of CUDA or TensorRT means, in one line; any other as it is."""
+        if not isinstance(error, (self.driver.Error, MemoryError, RuntimeError)):
             return error
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, (MemoryError, self.driver.MemoryError)):
@@ -134,6 +157,22 @@ class Gpu:
                 "`trtdet compile BUNDLE --target current --batch N`"
             )
         return BackendError(f"{self.name} failed: {text}. {ADVICE}")
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A wait in the block that fails tells that the device is lost."""
+        try:
+            yield
+        except self.driver.Error:
+            self._lost = True
+            raise
+
+
+def _pop_current() -> None:
+    """Take the released context off this thread's stack in the driver."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    with suppress(OSError):
+        ctypes.CDLL(library).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
 
 def load_driver() -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from trtdet.errors import BackendError
@@ -27,8 +28,12 @@ class CapturedGraph:
         self._call("cuStreamBeginCapture", handle, mode)
         try:
             launch()
-        finally:  # a stream that stays in capture takes no other work
-            self._graph = self._call("cuStreamEndCapture", handle)
+        except BaseException:
+            with suppress(BackendError):  # a stream that stays in capture takes no other work
+                self._graph = self._call("cuStreamEndCapture", handle)
+            self.close()
+            raise
+        self._graph = self._call("cuStreamEndCapture", handle)
         try:
             self._ready = self._call("cuGraphInstantiate", self._graph, 0)
         except BackendError:

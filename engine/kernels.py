@@ -10,10 +10,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from trtdet.engine.atomic import check_writable
-from trtdet.engine.built import read_code, write_code
+from trtdet.engine.built import read_code, writable_place, write_code
 from trtdet.engine.cubin import SOURCE, compile_cubin
+from trtdet.engine.cuda import Gpu
+from trtdet.engine.staging import KERNELS
 from trtdet.engine.store import store_folder
+from trtdet.errors import BackendError
 
 
 def find_kernels(
@@ -26,19 +28,39 @@ def find_kernels(
     return None
 
 
-def write_kernels(bundle: Path, target: str) -> Path:
-    """Compile them, where they are not there yet. Raises BackendError without a compiler."""
-    own, stored = _folders(bundle)
-    for folder in (own, stored):
-        if read_code(folder / _name(target)) is not None:
+def write_kernels(bundle: Path, target: str, *, force: bool = False) -> Path:
+    """Compile them, where they are not there yet, or with `force` again.
+
+    Raises BackendError without a compiler, or where they cannot be written.
+    """
+    folders = _folders(bundle)
+    for folder in folders:
+        if not force and read_code(folder / _name(target)) is not None:
             return folder / _name(target)
+    path = writable_place(*folders) / _name(target)
+    cubin = compile_cubin(target)
     try:
-        check_writable((own if own.exists() else bundle) / "kernels")
-    except OSError:
-        own = stored
-    path = own / _name(target)
-    write_code(path, compile_cubin(target))
+        write_code(path, cubin)
+    except OSError as error:
+        raise BackendError(f"cannot write {path}: {error}") from error
     return path
+
+
+def check_kernels(path: Path, device: int = 0) -> None:
+    """Load the kernels at `path` on a GPU once, and take them away where it refuses them.
+
+    A compiler that is newer than the driver makes some that do not load. Raises BackendError.
+    """
+    gpu = Gpu(device)
+    try:
+        with gpu.current():
+            gpu.kernels(path.read_bytes(), KERNELS, "PPP")
+    except (gpu.driver.Error, MemoryError) as error:
+        path.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())
+        raise BackendError(f"{gpu.name} does not load {path.name} ({reason})") from error
+    finally:
+        gpu.close()
 
 
 def _folders(bundle: Path) -> tuple[Path, Path]:

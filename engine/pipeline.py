@@ -71,15 +71,18 @@ def score(
     decode_threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     on_rows: Callable[[int], None] = lambda _count: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
+
+    Once `stopping` says so no row is begun; those that were are finished.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when a session fails.
     """
     quiet_decoders(max_pixels)
     start = time.perf_counter()
-    run = _Run(resolve, engine, sink, max_pixels, on_rows)
+    run = _Run(resolve, engine, sink, max_pixels, on_rows, stopping)
     with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:
         try:
             run.drive(iter(rows), pool)
@@ -103,8 +106,9 @@ class _Run:
         sink: Sink,
         max_pixels: int,
         on_rows: Callable[[int], None],
+        stopping: Callable[[], bool],
     ):
-        self.written = 0
+        self.written, self._stopping = 0, stopping
         self._resolve, self._engine = resolve, engine
         self._sink, self._max_pixels, self._on_rows = sink, max_pixels, on_rows
         self._slots = [_Slot(number) for number in range(engine.slots)]
@@ -118,7 +122,9 @@ class _Run:
         free = deque(self._slots)
         in_order: deque[_Slot] = deque()
         while True:
-            while free and (batch := list(islice(rows, self._engine.batch))):
+            while (
+                free and not self._stopping() and (batch := list(islice(rows, self._engine.batch)))
+            ):
                 slot = free.popleft()
                 in_order.append(slot)
                 self._fill(slot, batch, pool)

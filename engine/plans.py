@@ -1,7 +1,8 @@
 """The plans of a bundle: written under their keys, and found again by what wants to run one.
 
     plans/<name>.plan   the plan
-    plans/<name>.json   its key, and its hash: a plan without a record, or another's, is no plan
+    plans/<name>.json   its key, and its hash: a plan without a record, or another's, is no plan;
+                        and once it was judged, the probes' logits that it gave, and the verdict
 
 A bundle whose folder cannot be written has its plans in the store, by the hash of its graph; both
 places are looked in. Only plans that this store compiled are loaded, see `trtdet.engine.built`.
@@ -10,23 +11,23 @@ places are looked in. Only plans that this store compiled are loaded, see `trtde
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from trtdet.engine.atomic import atomic_text, check_writable
-from trtdet.engine.built import OnLine, read_code, write_code
-from trtdet.engine.plan_key import COMPILED_ON, SCHEMA, VERSION_COMPATIBLE, PlanKey
-from trtdet.engine.store import starter_bundle, store_folder
+import numpy as np
+from numpy.typing import NDArray
+
+from trtdet.engine.atomic import atomic_text
+from trtdet.engine.built import OnLine, own_place, read_code, writable_place, write_code
+from trtdet.engine.plan_fit import differences
+from trtdet.engine.plan_key import PlanKey
+from trtdet.engine.store import store_folder
 from trtdet.engine.tensorrt_library import Flavour
 from trtdet.errors import InputError, PlanMissError
-
-# (built with, run with): within a major version a version-compatible plan runs on later versions.
-# https://docs.nvidia.com/deeplearning/tensorrt/11.1.0/inference-library/engine-compatibility.html
-_MAJORS_CROSSED = {(10, 11)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class FoundPlan:
     key: PlanKey
     path: Path
     data: bytes
+    probe_logits: NDArray[np.float32] | None = None  # [P, K], as it gave them when it was judged
+    verdict: str = ""  # in words; "": never judged
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class StoredPlan:
     path: Path
     plan_sha256: str
     written_ns: int
+    probe_logits: NDArray[np.float32] | None = None
+    verdict: str = ""
 
 
 def write_plan(plans_dir: Path, plan: Plan) -> Path:
@@ -92,11 +97,31 @@ def write_plan(plans_dir: Path, plan: Plan) -> Path:
     }
     try:
         write_code(path, plan.data)
-        with atomic_text(path.with_suffix(".json")) as text:
-            text.write(f"{json.dumps(record, indent=2)}\n")
+        _write_record(path, record)
     except OSError as error:
         raise InputError(f"cannot write the plan {path}: {error}") from error
     return path
+
+
+def record_judged(path: Path, probe_logits: NDArray[np.float32], verdict: str) -> None:
+    """Note in the record of the plan at `path` what it gave, float32 [P, K], and was found to be.
+
+    Raises InputError where the record is not that plan's, or cannot be written.
+    """
+    try:
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        if record["plan_sha256"] != sha256(path.read_bytes()).hexdigest():
+            raise ValueError("it is another plan's")
+        judged = {"probe_logits": np.asarray(probe_logits, np.float32).tolist(), "verdict": verdict}
+        _write_record(path, {**record, **judged})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot write the record of the plan {path}: {error}") from error
+
+
+def remove_plan(path: Path) -> None:
+    """Take a plan and its record away, as far as they are there."""
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def find_plan(
@@ -105,21 +130,26 @@ def find_plan(
     *,
     trust: bool = False,
     on_line: OnLine = lambda _line: None,
+    only: Path | None = None,
 ) -> FoundPlan:
     """The newest plan that `wanted` can run, of a bundle whose plans are in `plans_dir`.
 
-    `trust` takes plans that were compiled elsewhere, too; `on_line` hears why one is passed over.
+    `only`: this very file, wherever it lies, or none. `trust` takes plans that were compiled
+    elsewhere, too; `on_line` hears why one is passed over.
     Raises PlanMissError with what is another in the nearest plan.
     """
-    folders = plan_folders(plans_dir, wanted.graph_sha256)
-    stored = [plan for folder in folders for plan in stored_plans(folder, on_line)]
+    if only is None:
+        folders = plan_folders(plans_dir, wanted.graph_sha256)
+        stored = [plan for folder in folders for plan in stored_plans(folder, on_line)]
+    else:
+        stored = [plan for plan in [_read_record(only.with_suffix(".json"), on_line)] if plan]
     stored.sort(key=lambda plan: plan.written_ns, reverse=True)
     for plan in stored:
-        if _differences(plan.key, wanted):
+        if differences(plan.key, wanted):
             continue
         data = read_code(plan.path, trust, on_line, expected=plan.plan_sha256)
         if data is not None:
-            return FoundPlan(plan.key, plan.path, data)
+            return FoundPlan(plan.key, plan.path, data, plan.probe_logits, plan.verdict)
     raise PlanMissError(_miss(plans_dir, wanted, stored))
 
 
@@ -135,17 +165,8 @@ def stored_plan(plans_dir: Path, key: PlanKey) -> Path | None:
 def stored_plans(folder: Path, on_line: OnLine = lambda _line: None) -> Iterator[StoredPlan]:
     """Every plan in `folder` that has a record; `on_line` hears of records that are damaged."""
     for path in sorted(folder.glob("*.json")):
-        plan = path.with_suffix(".plan")
-        try:
-            record = json.loads(path.read_bytes())
-            key, digest = PlanKey.from_json(record["key"]), str(record["plan_sha256"])
-            written_ns = plan.stat().st_mtime_ns
-        except FileNotFoundError:  # it was being replaced
-            continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            on_line(f"{path} is damaged ({error}): its plan is not used")
-            continue
-        yield StoredPlan(key, plan, digest, written_ns)
+        if (plan := _read_record(path, on_line)) is not None:
+            yield plan
 
 
 def plan_folders(plans_dir: Path, graph_sha256: str) -> tuple[Path, Path]:
@@ -154,65 +175,36 @@ def plan_folders(plans_dir: Path, graph_sha256: str) -> tuple[Path, Path]:
 
 
 def writable_folder(plans_dir: Path, graph_sha256: str) -> Path:
-    """Where a new plan of the graph goes: into the bundle, or else into the store.
+    """Where a new plan of the graph goes: into the bundle, or else into the store."""
+    return writable_place(*plan_folders(plans_dir, graph_sha256))
 
-    The bundle that comes with the package stays as it was installed.
-    """
-    own, stored = plan_folders(plans_dir, graph_sha256)
-    if own.parent == starter_bundle():
-        return stored
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    """The record of the plan at `path`. Raises OSError."""
+    with atomic_text(own_place(path.with_suffix(".json"))) as text:
+        text.write(f"{json.dumps(record, indent=2)}\n")
+
+
+def _read_record(path: Path, on_line: OnLine) -> StoredPlan | None:
+    """What a record says of the plan beside it; None where there is no plan, or it is damaged."""
+    plan = path.with_suffix(".plan")
     try:
-        check_writable((own if own.exists() else own.parent) / "plan")
-    except OSError:
-        return stored
-    return own
-
-
-def _differences(key: PlanKey, wanted: WantedPlan) -> list[str]:
-    """In words, what keeps `wanted` from running a plan; the weightiest first."""
-    there, here = key.option(COMPILED_ON), wanted.device
-    least, most = key.batches
-    parts = []
-    if key.schema != SCHEMA:
-        parts.append(f"plans of another trtdet: schema {key.schema} there, {SCHEMA} here")
-    if key.graph_sha256 != wanted.graph_sha256:
-        parts.append("another graph: the bundle was built again")
-    if key.flavour != wanted.flavour:
-        parts.append(f"another library: {key.flavour} there, {wanted.flavour} here")
-    elif not _version_fits(key, wanted):
-        parts.append(_version_difference(key, wanted))
-    if key.target != wanted.target:
-        parts.append(f"another GPU: {key.target} there, {wanted.target} here")
-    elif there is not None and here is not None and there != here:
-        parts.append(f"another GPU: {there} there, {here} here")
-    if (key.sides is None) != (wanted.tile is None):
-        parts.append("another kind of input: images of one size, or tiles")
-    elif key.sides and wanted.tile and not key.sides[0] <= wanted.tile <= key.sides[1]:
-        parts.append(f"other tiles: up to {key.sides[1]} pixels there, {wanted.tile} here")
-    if wanted.batch is not None and not least <= wanted.batch <= most:
-        batches = f"{least}" if least == most else f"{least} to {most}"
-        parts.append(f"another batch: {batches} there, {wanted.batch} here")
-    return parts
-
-
-def _version_fits(key: PlanKey, wanted: WantedPlan) -> bool:
-    compatible = key.option(VERSION_COMPATIBLE) is not None
-    if key.version == wanted.version:
-        return compatible or not wanted.lean
-    if not compatible:
-        return False
-    there, here = _release(key.version), _release(wanted.version)
-    return there <= here if there[0] == here[0] else (there[0], here[0]) in _MAJORS_CROSSED
-
-
-def _version_difference(key: PlanKey, wanted: WantedPlan) -> str:
-    if key.version == wanted.version:
-        return "no leave for the lean runtime: it was compiled without --version-compatible"
-    return f"another TensorRT version: {key.version} there, {wanted.version} here"
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)) or (0,)
+        record = json.loads(path.read_bytes())
+        key, digest = PlanKey.from_json(record["key"]), str(record["plan_sha256"])
+        verdict, logits = record.get("verdict", ""), record.get("probe_logits")
+        if not isinstance(verdict, str) or not verdict.isprintable():
+            raise ValueError("a verdict that is no text")
+        if logits is not None:
+            logits = np.asarray(logits, np.float32)
+            if logits.ndim != 2:
+                raise ValueError("logits that are no table")
+        written_ns = plan.stat().st_mtime_ns
+    except FileNotFoundError:  # it was being replaced
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        on_line(f"{path} is damaged ({error}): its plan is not used")
+        return None
+    return StoredPlan(key, plan, digest, written_ns, logits, verdict)
 
 
 def _miss(plans_dir: Path, wanted: WantedPlan, stored: list[StoredPlan]) -> str:
@@ -224,7 +216,7 @@ def _miss(plans_dir: Path, wanted: WantedPlan, stored: list[StoredPlan]) -> str:
         command += " --flavour tensorrt-rtx"
     if wanted.lean:
         command += " --version-compatible"
-    near = [(_differences(plan.key, wanted), plan) for plan in stored]
+    near = [(differences(plan.key, wanted), plan) for plan in stored]
     if not near:
         reason = f"there is none in {plans_dir}"
     else:

@@ -6,8 +6,8 @@ reason in `<output>.errors.csv`, which exists only when a row failed.
 
 from __future__ import annotations
 
+import glob
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,14 +16,16 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from trtdet.engine.atomic import atomic_bytes, atomic_text, check_writable
-from trtdet.errors import BackendError, InputError
+from trtdet.engine.atomic import atomic_text, check_writable
+from trtdet.errors import InputError
 
 
 class Sink(Protocol):
     """What takes the rows of a run."""
 
-    failures: int
+    @property
+    def failures(self) -> int:
+        """Rows without a score so far."""
 
     def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
         """One row: its logits, one per column, or the reason why there are none."""
@@ -39,7 +41,7 @@ class CsvSink:
         columns: Sequence[str],
         failed_logit: float | None,
     ):
-        self.failures = self.rows = 0
+        self.failures = 0
         self._scores = scores
         self._open_errors = open_errors
         self._errors: IO[str] | None = None
@@ -48,7 +50,6 @@ class CsvSink:
 
     def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
         """One row: its logits, one per column, or the reason why there are none."""
-        self.rows += 1
         if logits is not None:
             _write_row(self._scores, filename, *map(format_logit, logits))
             return
@@ -70,9 +71,10 @@ def errors_path(output: Path) -> Path:
     return output.with_name(output.name + ".errors.csv")
 
 
-def partial_path(output: Path) -> Path:
-    """Where the rows go that were scored before a backend failed."""
-    return output.with_name(output.name + ".partial")
+def leftovers(output: Path) -> list[Path]:
+    """Temporary files of runs with this output that were killed, or that still write it."""
+    names = (output.name, errors_path(output).name)
+    return [path for name in names for path in output.parent.glob(f".{glob.escape(name)}.*.tmp")]
 
 
 def check_output(target: str, source: str) -> None:
@@ -109,8 +111,7 @@ def open_sink(
 ) -> Iterator[CsvSink]:
     """A sink for the file `target`, or `-` for standard output with the reasons on standard error.
 
-    Both files appear when the block ends well. When it does not, whatever stood there before stays;
-    where a backend failed, the rows until then are in `<target>.partial`, and its error says so.
+    Both files appear when the block ends well. When it does not, whatever stood there before stays.
     """
     with ExitStack() as stack:
         if target == "-":
@@ -127,26 +128,9 @@ def open_sink(
 
         scores = stack.enter_context(atomic_text(path))
         sink = CsvSink(scores, open_errors, columns, failed_logit)
-        try:
-            yield sink
-        except BackendError as error:
-            if not sink.rows:
-                raise
-            _keep(scores, partial_path(path))
-            raise BackendError(
-                f"{error}. The {sink.rows} rows until then are in {partial_path(path)}"
-            ) from error
-    partial_path(path).unlink(missing_ok=True)
+        yield sink
     if sink.failures == 0:  # the reasons of an earlier run are not this one's
         errors_path(path).unlink(missing_ok=True)
-
-
-def _keep(scores: IO[str], place: Path) -> None:
-    scores.flush()
-    raw = scores.buffer  # type: ignore[attr-defined]  # a TextIOWrapper
-    raw.seek(0)
-    with atomic_bytes(place) as file:
-        shutil.copyfileobj(raw, file)
 
 
 def _is_input(path: Path, source: str) -> bool:

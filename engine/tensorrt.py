@@ -10,14 +10,15 @@ input with Pillow's very bytes, see `trtdet.engine.staging`. Any other gets its 
 that of a crop nothing but the crop is uploaded. Everything in a stream is in order, and a stream
 waits for itself alone.
 
-The network and the download are captured as a CUDA graph where `cuda-bindings` is installed.
+The network is captured as a CUDA graph where `cuda-bindings` is installed and TensorRT allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,14 @@ from numpy.typing import NDArray
 
 from trtdet.engine.backends import OnDone
 from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME, Bundle
-from trtdet.engine.cuda import Bytes, Gpu
+from trtdet.engine.cuda import Bytes
 from trtdet.engine.cuda_graph import CapturedGraph
 from trtdet.engine.geometry import Geometry, Pixels
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.nvtx import stage
 from trtdet.engine.slot_input import SlotInput, make_slot_input
 from trtdet.engine.steps import Rgb
-from trtdet.engine.tensorrt_library import Library, logger_of
+from trtdet.engine.tensorrt_library import Flavour
 from trtdet.engine.workers import Run, Workers, ending
 from trtdet.errors import BackendError
 
@@ -41,72 +43,14 @@ class GpuOptions:
     """How a session uses the GPU."""
 
     device: int = 0
+    flavour: Flavour | None = None  # None: the first that is installed
+    plan: Path | None = None  # this very plan; None: the newest that fits
     slots: int = 3  # batches in flight
     streams: int | None = None  # batches on the GPU at once; None: as many as slots
     graph: bool = True  # capture the network as a CUDA graph
     trust: bool = False  # plans and kernels that were compiled elsewhere, too
     on_miss: Callable[[Bundle, int | None], object] | None = None  # compiles it for a batch
     say: Callable[[str], None] = lambda _line: None
-
-
-class LoadedPlan:
-    """A plan, deserialised on a GPU; whoever closes it closes the GPU with it.
-
-    Raises BackendError, in TensorRT's words, for a plan that does not load, or has other tensors.
-    """
-
-    def __init__(
-        self,
-        library: Library,
-        gpu: Gpu,
-        plan: bytes,
-        names: Collection[str],
-        *,
-        host_code: bool = False,
-    ):
-        self.library, self.gpu = library, gpu
-        self.name = f"{library} {gpu.name}"
-        self._log = logger_of(library.trt)
-        self._log.messages.clear()
-        with gpu.current():
-            self._runtime: Any = library.trt.Runtime(self._log)
-            if host_code:  # a version-compatible plan brings a runtime of its own
-                self._runtime.engine_host_code_allowed = True
-            self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
-            if self._engine is None:
-                raise BackendError(
-                    f"{library} cannot load the plan: {self._why()}. Compile it again, "
-                    "`trtdet compile BUNDLE --target current --force`"
-                )
-            count = self._engine.num_io_tensors
-            found = {self._engine.get_tensor_name(index) for index in range(count)}
-            if found != set(names):
-                raise BackendError(f"the plan has the tensors {sorted(found)}, not {sorted(names)}")
-
-    def context(self) -> Any:
-        """An execution context, in the thread that will use it. Raises BackendError."""
-        context = self._engine.create_execution_context()
-        if context is None:  # most often for want of memory
-            raise BackendError(
-                f"{self.library} cannot make an execution context: {self._why()}. Give fewer "
-                "--streams, or compile for a smaller batch, `trtdet compile BUNDLE --target "
-                "current --batch N`"
-            )
-        return context
-
-    def enqueue(self, context: Any, stream: Any) -> None:
-        """Put the network into a stream. Raises BackendError where TensorRT refuses."""
-        if not context.execute_async_v3(stream.handle):
-            raise BackendError(f"{self.library} did not run the plan: {self._why()}")
-
-    def close(self) -> None:
-        """Let go of the engine and the GPU: no context of it may be left."""
-        with self.gpu.current():
-            self._engine = self._runtime = None
-        self.gpu.close()
-
-    def _why(self) -> str:
-        return self._log.last() or "it gave no reason"
 
 
 class TensorRtSession:
@@ -130,8 +74,10 @@ class TensorRtSession:
         self.batch, self.slots = batch, self._options.slots
         self.name = plan.name
         self.on_done: OnDone = lambda _slot: None
+        self.probe_logits: NDArray[np.float32] | None = None  # as this plan was judged with
         self._plan, self._geometry, self._cubin = plan, geometry, cubin
         gpu = self._gpu = plan.gpu
+        self._said = False
         self._shape = (batch * geometry.views, *geometry.fixed_size, 3)
         self._logits_shape = (batch * geometry.views, outputs)
         with ExitStack() as stack:
@@ -201,6 +147,7 @@ class TensorRtSession:
         gpu.clear(image, image_bytes)
         answer = stack.enter_context(gpu.memory(self._answers[0].nbytes))
         device = first.open_device(gpu, stack, self._cubin)
+        stack.callback(gpu.drain, stream)  # before what it copies from is freed
         context = plan.context()
         if not context.set_input_shape(INPUT_NAME, self._shape):
             raise BackendError(f"the plan does not take a batch of shape {list(self._shape)}")
@@ -211,8 +158,13 @@ class TensorRtSession:
             plan.enqueue(context, stream)
 
         network()  # TensorRT prepares what it needs: nothing of that may be captured
-        stream.synchronize()
-        launch = self._captured(stack, stream, network)
+        with gpu.waiting():
+            stream.synchronize()
+        launch = network
+        if self._options.graph and (
+            captured := self._captured(stack, context, stream, network, answer)
+        ):
+            launch = captured
 
         def run(slot: int) -> None:
             with stage("upload and resize"):
@@ -221,21 +173,50 @@ class TensorRtSession:
                 launch()
             gpu.download(self._answers[slot], answer, stream)
             event.record(stream)
-            with stage("wait"):
+            with stage("wait"), gpu.waiting():
                 event.synchronize()
 
         return run
 
     def _captured(
-        self, stack: ExitStack, stream: Any, network: Callable[[], None]
-    ) -> Callable[[], None]:
-        """`network`, or its replay."""
-        if not self._options.graph:
-            return network
+        self,
+        stack: ExitStack,
+        context: Any,
+        stream: Any,
+        network: Callable[[], None],
+        answer: int,
+    ) -> Callable[[], None] | None:
+        """The network's replay, which gives what the network gives; None where it cannot be had."""
         try:
+            self._plan.check_capturable(context, stream)
             captured = CapturedGraph(stream.handle, network)
         except BackendError as error:
-            self._options.say(f"no CUDA graph: {error}")
-            return network
+            self._say_no_graph(str(error))
+            network()  # a capture that failed may have left the context in the middle of it
+            with self._gpu.waiting():
+                stream.synchronize()
+            return None
         stack.callback(ending(captured.close))
+        first = self._answer_of(network, answer, stream)
+        self._gpu.clear(answer, first.nbytes)
+        if not np.array_equal(self._answer_of(captured.replay, answer, stream), first):
+            self._say_no_graph("its replay does not give what the network gives")
+            return None
         return captured.replay
+
+    def _answer_of(self, launch: Callable[[], None], answer: int, stream: Any) -> Bytes:
+        """The bytes of the logits after a launch, whatever is in the input."""
+        size = self._answers[0].nbytes
+        with self._gpu.pinned(size) as place:
+            launch()
+            self._gpu.download(place, answer, stream)
+            with self._gpu.waiting():
+                stream.synchronize()
+            answered: Bytes = place.copy()
+            return answered
+
+    def _say_no_graph(self, reason: str) -> None:
+        """Once for all streams."""
+        if not self._said:
+            self._options.say(f"no CUDA graph: {reason}")
+        self._said = True

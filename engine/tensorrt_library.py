@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -45,23 +45,22 @@ def load_library(
 ) -> Library:
     """The first of the flavours that can be imported; `say` hears why those before it cannot.
 
-    `lean`: the lean runtime will do, where full TensorRT is missing. Raises BackendError.
+    `lean`: the lean runtime will do, where no other is. Raises BackendError.
     """
     reasons = []
-    for flavour in flavours:
-        names: Sequence[str] = MODULES[flavour]
-        if lean and flavour == "tensorrt":
-            names = (*names, *LEAN_MODULES)
-        for name in names:
-            try:
-                module = importlib.import_module(name)
-            except (ImportError, OSError) as error:  # OSError: its shared libraries do not load
-                reasons.append(f"{name}: {error}")
-                continue
-            library = Library(flavour, module, name in LEAN_MODULES)
-            if reasons:
-                say(f"{library} is used ({'; '.join(reasons)})")
-            return library
+    modules = [(flavour, name) for flavour in flavours for name in MODULES[flavour]]
+    if lean and "tensorrt" in flavours:
+        modules += [("tensorrt", name) for name in LEAN_MODULES]
+    for flavour, name in modules:
+        try:
+            module = importlib.import_module(name)
+        except (ImportError, OSError) as error:  # OSError: its shared libraries do not load
+            reasons.append(f"{name}: {error}")
+            continue
+        library = Library(flavour, module, name in LEAN_MODULES)
+        if reasons:
+            say(f"{library} is used ({'; '.join(reasons)})")
+        return library
     raise BackendError(
         f"no {' or '.join(flavours)} here ({'; '.join(reasons)}): "
         f"pip install 'trtdet[{flavours[-1]}]'"

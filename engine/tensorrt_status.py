@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from trtdet.engine.cuda import Gpu, load_driver
 from trtdet.engine.cuda_graph import capture_reason
@@ -55,14 +56,22 @@ def _driver() -> str:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError as error:
         raise BackendError(f"it does not load ({error})") from error
-    version = ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    return f"for CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    number = ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(number))
+    return f"for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
 
 
 def _pycuda() -> str:
+    """pycuda's release and the CUDA that it was built for: newer than the driver's, it may fail."""
     driver = load_driver()
-    return ".".join(map(str, driver.get_version())) if hasattr(driver, "get_version") else "ready"
+    try:
+        release = version("pycuda")
+    except PackageNotFoundError:
+        release = "of an unknown release"
+    if not hasattr(driver, "get_version"):
+        return release
+    built = ".".join(map(str, driver.get_version()[:2]))
+    return f"{release}, built for CUDA {built}; the driver is {_driver()}"
 
 
 def _gpu() -> str:

@@ -16,9 +16,10 @@ from trtdet.engine.backends import OnDone
 from trtdet.engine.bundle import CARRY, COLUMNS, INPUT_NAME, OUTPUT_NAME, POOLED, ROWS
 from trtdet.engine.cuda import Bytes
 from trtdet.engine.geometry import Geometry, Pixels, apply_geometry
+from trtdet.engine.loaded_plan import LoadedPlan
 from trtdet.engine.nvtx import stage
 from trtdet.engine.steps import Rgb
-from trtdet.engine.tensorrt import GpuOptions, LoadedPlan
+from trtdet.engine.tensorrt import GpuOptions
 from trtdet.engine.tiles import Tile, Tiling, plan_tiles
 from trtdet.engine.workers import Run, Workers
 from trtdet.errors import BackendError
@@ -45,6 +46,7 @@ class TensorRtTileSession:
         self.batch, self.slots = 1, options.slots
         self.name = plan.name
         self.on_done: OnDone = lambda _slot: None
+        self.probe_logits: NDArray[np.float32] | None = None  # as this plan was judged with
         self._plan, self._geometry, self._tiling = plan, geometry, tiling
         self._images: list[Pixels | None] = [None] * self.slots
         self._logits = np.zeros((self.slots, 1, outputs), np.float32)
@@ -130,7 +132,8 @@ class _TileStream:
         self._host = [self._pinned(stack) for _ in range(2)]
         self._copied = [gpu.event() for _ in range(2)]
         self._logits = stack.enter_context(gpu.pinned(4 * outputs))
-        self._context = plan.context()
+        stack.callback(gpu.drain, self._stream)  # before what it copies from is freed
+        self._context = plan.context(eager=False)
         for name, address in {**self._device, OUTPUT_NAME: self._answer}.items():
             self._context.set_tensor_address(name, address)
 
@@ -141,7 +144,8 @@ class _TileStream:
         for number, tile in enumerate(tiles):
             here = number % 2
             if number > 1:
-                self._copied[here].synchronize()  # the copy before last has left this place
+                with self._gpu.waiting():
+                    self._copied[here].synchronize()  # the copy before last has left this place
             self._upload(tile, image, here)
             self._copied[here].record(self._stream)
             self._context.set_tensor_address(CARRY, self._carries[here])
@@ -149,7 +153,8 @@ class _TileStream:
             with stage("tile"):
                 self._plan.enqueue(self._context, self._stream)
         self._gpu.download(self._logits, self._answer, self._stream)
-        self._stream.synchronize()
+        with self._gpu.waiting():
+            self._stream.synchronize()
         logits: NDArray[np.float32] = self._logits.view(np.float32).reshape(1, -1).copy()
         return logits
 

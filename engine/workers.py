@@ -7,12 +7,12 @@ and sleeps until the GPU is done with that batch alone. Nothing ever waits for t
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 
 from trtdet.engine.cuda import Gpu
-from trtdet.errors import BackendError
 
 Run = Callable[[int], None]  # one slot, from its start to its end
 
@@ -33,7 +33,7 @@ class Workers:
     ):
         self._gpu, self._open, self._on_ended = gpu, open_stream, on_ended
         self._started: SimpleQueue[int | None] = SimpleQueue()
-        self._broken: BackendError | None = None
+        self._broken: BaseException | None = None
         self._threads: list[threading.Thread] = []
         try:
             for number in range(streams):
@@ -47,7 +47,7 @@ class Workers:
         self._started.put(slot)
 
     def check(self) -> None:
-        """Raise BackendError if a thread has failed: its slot will never end."""
+        """Raise what ended a thread, BackendError most often: its slot will never end."""
         if self._broken is not None:
             raise self._broken
 
@@ -71,14 +71,18 @@ class Workers:
             raise error
 
     def _work(self, opened: SimpleQueue[BaseException | None]) -> None:
-        try:
-            with self._gpu.current():
+        with self._gpu.current():
+            try:
                 self._serve(opened)
-        except BaseException as error:  # the caller's thread raises it
-            reason = self._gpu.reason(error)
-            reason.__cause__ = error if error is not reason else None
-            self._broken = self._broken or reason
-            opened.put(reason)  # nobody listens any more once the stream was open
+            except BaseException as error:  # the caller's thread raises it
+                reason = self._gpu.reason(error)
+                # Its frames hold the stream and the context, which must go while the device is
+                # current, and not when the collector comes by.
+                traceback.clear_frames(error.__traceback__)
+                if reason is not error:
+                    reason.__cause__ = error.with_traceback(None)
+                self._broken = self._broken or reason.with_traceback(None)
+                opened.put(reason)  # nobody listens any more once the stream was open
 
     def _serve(self, opened: SimpleQueue[BaseException | None]) -> None:
         """What a stream holds is let go of here, while its device is still current."""

@@ -45,7 +45,7 @@ def test_a_plan_has_its_key(graph: Path, plan: Plan) -> None:
         target="sm_86",
         graph_sha256=hashlib.sha256(graph.read_bytes()).hexdigest(),
         batch=2,
-        options=(("tf32", "off"),),
+        options=(("tf32", "off"), ("user_allocation", "required")),
     )
     assert len(plan.data) > 10_000
 
@@ -209,7 +209,7 @@ def test_compiling_is_quiet_and_needs_tensorrt_alone(tmp_path: Path, graph: Path
 )
 def test_settings_are_in_the_key(graph: Path, settings: PlanSettings, options: dict) -> None:
     plan = compile_plan(graph, target="sm_86", batch=1, settings=settings)
-    assert dict(plan.key.options) == {"tf32": "off", **options}
+    assert dict(plan.key.options) == {"tf32": "off", "user_allocation": "required", **options}
 
 
 def test_a_workspace_that_is_too_small_is_the_builders_word(graph: Path) -> None:

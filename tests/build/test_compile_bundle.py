@@ -9,19 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.build.plan_graphs import write_bundle
 from trtdet.build import compile as compile_module
+from trtdet.build import plan_order
 from trtdet.build.compile import compile_bundle, compile_missing
+from trtdet.build.plan_builder import build_plan
 from trtdet.build.plan_settings import PlanSettings
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.lock import locked
 from trtdet.engine.plans import WantedPlan, find_plan, stored_plans, write_plan
 from trtdet.engine.store import store_folder
-from trtdet.errors import InputError, PlanMissError
+from trtdet.errors import BackendError, InputError, PlanMissError
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed", exc_type=ImportError
@@ -183,8 +186,8 @@ def test_a_refused_graph_leaves_nothing(tmp_path: Path) -> None:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a GPU; what is compiled is TensorRT-RTX's plan for all GPUs."""
-    monkeypatch.setattr(compile_module, "current_gpu", lambda: ("sm_86", "NVIDIA A10"))
-    monkeypatch.setattr(compile_module, "offered_targets", lambda _library: {})
+    monkeypatch.setattr(plan_order, "current_gpu", lambda _index: ("sm_86", "NVIDIA A10"))
+    monkeypatch.setattr(plan_order, "offered_targets", lambda _library: {})
 
 
 @pytest.mark.usefixtures("gpu")
@@ -198,6 +201,52 @@ def test_a_missing_plan_is_compiled_for_the_gpu_of_this_machine(bundle: Bundle) 
     assert lines[-1].endswith("is there already")
     own = compile_missing(bundle, None, lines.append)
     assert find_plan(bundle.plans, wanted(bundle)).path == own
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_that_tensorrt_rtx_does_not_offer_has_a_plan_for_all(bundle: Bundle) -> None:
+    lines: list[str] = []
+    compile_missing(bundle, 1, lines.append)
+    assert "does not compile for sm_86 alone: a plan for all GPUs is compiled" in lines[1]
+    (plan,) = stored_plans(bundle.plans)
+    assert (plan.key.target, plan.key.option("portable")) == ("sm_86", "on")
+
+
+def test_where_this_gpus_own_plan_cannot_be_built_one_for_all_is(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, TensorRT-RTX itself refuses `ComputeCapability.CURRENT`."""
+    built = []
+
+    def build(order, progress, tell):
+        built.append((order.capability, order.device))
+        if order.capability is not None:
+            raise BackendError("it does not support this GPU")
+        return build_plan(order, progress, tell)
+
+    monkeypatch.setattr(plan_order, "current_gpu", lambda _index: ("sm_86", "NVIDIA A10"))
+    monkeypatch.setattr(compile_module, "build_plan", build)
+    monkeypatch.setattr("trtdet.build.plan_builder.on_device", lambda _index: nullcontext())
+    lines: list[str] = []
+    path = compile_missing(bundle, 1, lines.append, flavour="tensorrt-rtx", device=1)
+    assert built == [(trt.ComputeCapability.CURRENT, 1), (None, 1)]
+    assert any(line.endswith("GPU. Instead a plan for all GPUs is compiled") for line in lines)
+    assert find_plan(bundle.plans, wanted(bundle, batch=1)).path == path
+
+
+def test_what_cannot_be_compiled_here_is_scored_on_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments):
+        raise BackendError("no tactic")
+
+    monkeypatch.setattr(plan_order, "current_gpu", lambda _index: ("sm_86", "NVIDIA A10"))
+    monkeypatch.setattr(compile_module, "build_plan", fail)
+    with pytest.raises(BackendError) as caught:
+        compile_missing(bundle, 1, lambda _line: None)
+    assert str(caught.value) == "no tactic. To score on the CPU: `--backend openvino`"
+    with pytest.raises(BackendError, match=r"^no tactic$"):
+        compile_bundle(bundle, "sm_86")
 
 
 @pytest.mark.usefixtures("gpu")

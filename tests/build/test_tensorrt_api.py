@@ -37,6 +37,11 @@ BINDINGS = {
 # everywhere.
 ENGINE = {
     "engine/tensorrt_library.py": {},
+    "engine/loaded_plan.py": {
+        "_runtime": "Runtime",
+        "_engine": "ICudaEngine",
+        "context": "IExecutionContext",
+    },
     "engine/tensorrt.py": {
         "_runtime": "Runtime",
         "_engine": "ICudaEngine",
@@ -56,6 +61,7 @@ BUILD = {
         "parser": "OnnxParser",
         "profile": "IOptimizationProfile",
     },
+    "build/plan_order.py": {},
     "build/profiles.py": {
         "each": "ITensor",
         "network": "INetworkDefinition",

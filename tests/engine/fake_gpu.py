@@ -37,7 +37,7 @@ class Fake:
         self.fails_after: int | None = None  # networks that still run before the device is lost
         self.memory_left = 1 << 34
         self.delay_s = 0.0
-        self.uncapturable = False
+        self.uncapturable = self.empty_graphs = self.bad_cubin = False
         self.current = threading.local()
         self.driver = _driver(self)
         self.trt = _tensorrt(self)
@@ -250,7 +250,13 @@ def _driver(fake: Fake) -> ModuleType:
     module.memset_d8_async = lambda address, value, size, stream: stream.put(
         lambda: ctypes.memset(address, value, size)
     )
-    module.module_from_buffer = lambda _cubin: SimpleNamespace(get_function=Function)
+
+    def module_from_buffer(_cubin: bytes) -> SimpleNamespace:
+        if fake.bad_cubin:
+            raise Error("cuModuleLoadDataEx failed: device kernel image is invalid")
+        return SimpleNamespace(get_function=Function)
+
+    module.module_from_buffer = module_from_buffer
     return module
 
 
@@ -358,7 +364,7 @@ def _bindings(fake: Fake) -> ModuleType:
     def end(handle: int) -> tuple[int, Graph]:
         stream = _STREAMS[handle]
         works, stream.recorded = stream.recorded, None
-        return Code(0), Graph(works)
+        return Code(0), Graph([] if fake.empty_graphs else works)
 
     def launch(graph: Graph, handle: int) -> tuple[int]:
         fake.made["replay"] += 1

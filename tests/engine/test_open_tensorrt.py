@@ -13,6 +13,7 @@ from tests.engine.fake_gpu import Fake, install, plan_of
 from trtdet.engine.backends import TENSORRT, choose_backend, infer, open_session
 from trtdet.engine.bundle import GRAPH, INPUT_NAME, Bundle, load_probes, open_bundle
 from trtdet.engine.engine import open_engine
+from trtdet.engine.kernels import write_kernels
 from trtdet.engine.open_tensorrt import open_tensorrt
 from trtdet.engine.plan_key import PlanKey
 from trtdet.engine.plans import Plan, write_plan
@@ -84,6 +85,20 @@ def test_a_foreign_plan_is_loaded_on_trust_alone(gpu, bundle, monkeypatch, tmp_p
         open_tensorrt(bundle, batch=2, options=GpuOptions(say=said.append))
     assert any("was not compiled here: it is code" in line for line in said)
     open_tensorrt(bundle, batch=2, options=GpuOptions(trust=True)).close()
+
+
+def test_kernels_that_do_not_load_leave_the_resizing_to_the_host(gpu, bundle, monkeypatch):
+    monkeypatch.setattr("trtdet.engine.kernels.compile_cubin", lambda _target: b"cubin")
+    write_kernels(bundle.path, "sm_86")
+    compile_fake(bundle, 2)
+    gpu.bad_cubin = True
+    said: list[str] = []
+    open_tensorrt(bundle, batch=2, options=GpuOptions(say=said.append)).close()
+    assert any("kernel image is invalid): images are resized on the CPU" in line for line in said)
+    gpu.bad_cubin = False
+    said.clear()
+    open_tensorrt(bundle, batch=2, options=GpuOptions(say=said.append)).close()
+    assert said == []
 
 
 def test_wrong_scores_are_refused(gpu, bundle):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trtdet.engine import built
@@ -19,6 +20,8 @@ from trtdet.engine.plans import (
     WantedPlan,
     find_plan,
     plan_folders,
+    record_judged,
+    remove_plan,
     stored_plan,
     stored_plans,
     writable_folder,
@@ -319,3 +322,63 @@ def test_a_record_says_what_the_plan_is(plans: Path) -> None:
     ordinary = plans.parent / "ordinary"
     ordinary.touch()
     assert path.stat().st_mode == ordinary.stat().st_mode  # not a temporary file's 0600
+
+
+def test_what_a_plan_was_found_to_be_is_in_its_record(plans: Path) -> None:
+    path = write(plans, KEY)
+    assert (find_plan(plans, WANTED).probe_logits, find_plan(plans, WANTED).verdict) == (None, "")
+    logits = np.array([[0.1, -3e-7], [np.nan, 1e30]], np.float32)
+    record_judged(path, logits, "passed on Orin")
+    found = find_plan(plans, WANTED)
+    assert found.verdict == "passed on Orin"
+    assert found.probe_logits.tobytes() == logits.tobytes()
+    assert found.probe_logits.shape == (2, 2)
+    write(plans, KEY, b"compiled again")  # nobody judged this one
+    assert find_plan(plans, WANTED).probe_logits is None
+    path.write_bytes(b"another")
+    with pytest.raises(InputError, match="it is another plan's"):
+        record_judged(path, logits, "passed")
+
+
+@pytest.mark.parametrize("change", [{"verdict": 1}, {"probe_logits": [1.0]}, {"verdict": "\x1b"}])
+def test_a_record_with_a_damaged_verdict_is_passed_over(plans: Path, change: dict) -> None:
+    lines: list[str] = []
+    record = write(plans, KEY).with_suffix(".json")
+    record.write_text(json.dumps({**json.loads(record.read_bytes()), **change}))
+    with pytest.raises(PlanMissError):
+        find_plan(plans, WANTED, on_line=lines.append)
+    assert "is damaged" in lines[0]
+
+
+def test_one_plan_alone_can_be_meant(plans: Path, tmp_path: Path) -> None:
+    older = write(plans, with_options(KEY, level="1"), b"older", age_s=100)
+    write(plans, KEY, b"newer")
+    elsewhere = write(tmp_path / "elsewhere", KEY, b"trial")
+    assert find_plan(plans, WANTED, only=older).data == b"older"
+    assert find_plan(plans, WANTED, only=elsewhere).data == b"trial"
+    with pytest.raises(PlanMissError, match="another batch: 8 there, 16 here"):
+        find_plan(plans, replace(WANTED, batch=16), only=elsewhere)
+    remove_plan(elsewhere)
+    remove_plan(elsewhere)
+    with pytest.raises(PlanMissError):
+        find_plan(plans, WANTED, only=elsewhere)
+
+
+def test_nothing_is_written_through_the_links_of_a_bundle(plans: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    plans.parent.mkdir()
+    plans.symlink_to(mine)
+    stored = store_folder() / "plans" / KEY.graph_sha256
+    assert writable_folder(plans, KEY.graph_sha256) == stored
+    with pytest.raises(InputError, match="is a symbolic link"):
+        write(plans, KEY)
+    plans.unlink()
+    plans.mkdir()
+    for number, name in enumerate((KEY.file_name, KEY.file_name.replace(".plan", ".json"))):
+        (mine / f"{number}").write_text("mine")
+        (plans / name).symlink_to(mine / f"{number}")
+    path = write(plans, KEY)
+    assert [each.read_text() for each in sorted(mine.iterdir())] == ["mine"] * 2
+    assert not path.is_symlink()
+    assert find_plan(plans, WANTED).path == path

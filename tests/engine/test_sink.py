@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trtdet.engine.sink import check_output, format_logit, open_sink
-from trtdet.errors import BackendError, InputError
+from trtdet.errors import InputError
 
 
 def test_a_logit_reads_back_to_the_same_float32():
@@ -121,25 +121,3 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(tmp_path):
     check_output(str(tmp_path / "out.csv"), str(source))
     check_output("-", str(source))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "link.csv"]
-
-
-def write_and_fail(output, rows=2) -> None:
-    with open_sink(str(output), None) as sink:
-        for name, logit, reason in [("a.png", 1.5, None), ("b.png", None, "no image")][:rows]:
-            sink.write(name, logit and [np.float32(logit)], reason)
-        raise BackendError("the GPU was lost")
-
-
-def test_what_was_scored_before_a_backend_failed_is_kept(tmp_path):
-    output = tmp_path / "out.csv"
-    output.write_text("an older run\n")
-    with pytest.raises(BackendError, match=r"lost\. The 2 rows until then are in .*csv.partial"):
-        write_and_fail(output)
-    assert output.read_text() == "an older run\n"
-    assert (tmp_path / "out.csv.partial").read_text() == "filename,logit\na.png,1.5\nb.png,\n"
-    with open_sink(str(output), None) as sink:
-        sink.write("a.png", [np.float32(1.5)], None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv"]
-    with pytest.raises(BackendError, match=r"lost$"):
-        write_and_fail(output, rows=0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv"]

@@ -15,11 +15,16 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from tests.conftest import REPOSITORY, read_rows, run_trtdet, write_rows
 from trtdet.cli import COMMANDS, cli
+from trtdet.engine.built import write_code
+from trtdet.engine.plan_key import PlanKey
+from trtdet.engine.plans import Plan, record_judged, write_plan
+from trtdet.engine.store import store_folder
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -123,7 +128,9 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(small_bundle, tmp_path, c
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_leaves_no_output_and_exits_130(small_bundle, pictures, tmp_path, sent):
+def test_interrupting_leaves_the_journal_alone_and_exits_130(
+    small_bundle, pictures, tmp_path, sent
+):
     table = write_rows(tmp_path / "in.csv", (str(pictures[0]) for _ in range(300_000)))
     command = [sys.executable, "-m", "trtdet", "score", "--engine", str(small_bundle)]
     process = subprocess.Popen(
@@ -138,7 +145,7 @@ def test_interrupting_leaves_no_output_and_exits_130(small_bundle, pictures, tmp
     _out, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv.journal"]
 
 
 def test_inspect_shows_the_record(small_bundle):
@@ -156,6 +163,16 @@ def test_doctor_says_what_is_here_and_why_the_rest_is_not():
     for name in ("cpu", "features", "memory", "tensorrt", "  NVIDIA driver", "  pycuda", "  GPU",
                  "  TensorRT", "compiling", "  kernels", "building", "store"):  # fmt: skip
         assert any(line.startswith(name) for line in shown.splitlines()), name
+
+
+def test_doctor_lists_the_plans_of_the_store():
+    key = PlanKey("tensorrt", "10.3.0", "sm_87", "a" * 64, 8, ())
+    path = write_plan(store_folder() / "plans" / key.graph_sha256, Plan(key, b"plan"))
+    record_judged(path, np.zeros((1, 1), np.float32), "passed on Orin")
+    write_code(store_folder() / "kernels/sm_87-0123.cubin", b"cubin")
+    shown = run_trtdet("doctor").stdout
+    assert f"the store's: {path.name}, passed on Orin\n" in shown
+    assert "the store's: sm_87-0123.cubin\n" in shown
 
 
 def test_a_terminal_sees_a_bar_and_a_file_does_not(small_bundle, pictures, tmp_path):

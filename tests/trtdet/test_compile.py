@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.build.plan_graphs import write_bundle
 from tests.conftest import run_trtdet
+from trtdet.cli import cli
+from trtdet.commands.gpu_options import make_gpu_options
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.decision import Vote
 from trtdet.engine.ensemble import make_ensemble
@@ -59,6 +62,7 @@ def test_every_option_is_in_the_key(bundle: Bundle) -> None:
         "level": "2",
         "profile": "1,8,32",
         "tf32": "off",
+        "user_allocation": "required",
         "workspace_mib": "512",
     }
 
@@ -171,3 +175,21 @@ def test_a_terminal_sees_the_phases(tmp_path: Path) -> None:
     assert "Building engine" in text
     assert "Computing profile costs" in text  # a phase within it
     assert "sm_86: tensorrt-rtx" in text
+
+
+def test_the_gpu_is_chosen_by_its_number(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `trtdet compile`, and where `trtdet score` compiles what it misses."""
+    asked: list[tuple[int, int | None]] = []
+
+    def prepare(bundle: Bundle, batch: int | None, on_progress: object, **options: int) -> Path:
+        asked.append((options["device"], batch))
+        return bundle.path
+
+    monkeypatch.setattr("trtdet.build.prepare.prepare", prepare)
+    arguments = ["compile", str(bundle.path), "--target", "current", "--device", "2"]
+    assert CliRunner().invoke(cli, [*arguments, "--batch", "4"]).exit_code == 0
+    options = make_gpu_options(
+        device=1, slots=3, streams=None, no_graph=False, no_build=False, trust_plans=False
+    )
+    options.on_miss(bundle, 8)
+    assert asked == [(2, 4), (1, 8)]

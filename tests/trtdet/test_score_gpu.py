@@ -34,7 +34,7 @@ def table(pictures, tmp_path) -> Path:
     return write_rows(tmp_path / "in.csv", map(str, pictures))
 
 
-def compile_fake(bundle: Bundle, batch: int | None, _on_line) -> Path:
+def compile_fake(bundle: Bundle, batch: int | None, *_given, **_options) -> Path:
     batch = batch or 3
     key = PlanKey("tensorrt", "10.99.0", "sm_86", bundle.hashes[GRAPH], batch, ())
     shape = [batch, *bundle.geometry.fixed_size, 3]
@@ -82,15 +82,15 @@ def test_a_lost_gpu_is_exit_code_4_and_keeps_rows(
     monkeypatch.setattr(pipeline, "LIVENESS_S", 0.05)
     compile_fake(bundle, 2, None)
     gpu.fails_after = 6  # the probes and what captures them need some
-    assert (
-        score("--engine", bundle.path, "--slots", 1, "--no-graph", table, tmp_path / "out.csv") == 4
-    )
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "Fake GPU failed: launch failed: an illegal memory access" in last
-    kept = read_rows(tmp_path / "out.csv.partial")
-    assert f"The {len(kept) - 1} rows until then are in" in last
-    assert [row[0] for row in kept[1:]] == [str(path) for path in pictures[: len(kept) - 1]]
-    assert len(kept) > 1
+    options = ("--engine", bundle.path, "--slots", 1, "--no-graph")
+    assert score(*options, table, tmp_path / "out.csv") == 4
+    said = capsys.readouterr().err
+    assert "Fake GPU failed: launch failed: an illegal memory access" in said.splitlines()[-1]
+    assert "out.csv.journal; go on with: trtdet score --resume" in said
+    gpu.fails_after = None
+    assert score(*options, "--resume", table, tmp_path / "out.csv") == 0
+    rows = read_rows(tmp_path / "out.csv")[1:]
+    assert [row[0] for row in rows] == [str(path) for path in pictures]
 
 
 def test_without_a_gpu_every_missing_piece_is_named(bundle, table, tmp_path):

@@ -60,6 +60,13 @@ if TYPE_CHECKING:
     help="Which TensorRT compiles for `current` [the first that is installed].",
 )
 @click.option(
+    "--device",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="With `current`: which GPU.",
+)
+@click.option(
     "--calibration",
     metavar="SET.JSON",
     type=click.Path(path_type=Path),
@@ -76,6 +83,7 @@ def command(
     timing_cache: bool,
     version_compatible: bool,
     flavour: Flavour | None,
+    device: int,
     calibration: Path | None,
     force: bool,
 ) -> None:
@@ -119,6 +127,7 @@ def command(
                     batch=sizes,
                     settings=settings,
                     flavour=flavour,
+                    device=device,
                     force=force,
                     on_progress=on_line,
                     on_phase=on_phase,

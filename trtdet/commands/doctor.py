@@ -54,25 +54,30 @@ def command() -> None:
     _row("building", _build_status())
     _row("store", f"{store_folder()}: {', '.join(stored_bundles()) or 'no bundle yet'}")
     for name in stored_bundles():
-        for line in _compiled(bundle_folder(name)):
+        for line in _compiled(bundle_folder(name) / "plans", bundle_folder(name) / "kernels"):
             _row("  plan", f"{name}: {line}")
+    plans = sorted((store_folder() / "plans").glob("*"))  # of bundles that cannot be written
+    for line in _compiled(*plans, store_folder() / "kernels"):
+        _row("  plan", f"the store's: {line}")
 
 
 def _row(name: str, text: str) -> None:
     click.echo(f"{name:<16} {text}")
 
 
-def _compiled(bundle: Path) -> Iterator[str]:
-    """A line for each plan, and each GPU that there are kernels for."""
+def _compiled(*folders: Path) -> Iterator[str]:
+    """A line for each plan in the folders, and each GPU that there are kernels for."""
     from trtdet.engine.built import read_code
     from trtdet.engine.plans import stored_plans
 
-    for plan in stored_plans(bundle / "plans"):
-        ours = read_code(plan.path, expected=plan.plan_sha256) is not None
-        yield f"{plan.path.name}{'' if ours else ', not compiled here: not loaded'}"
-    for path in sorted((bundle / "kernels").glob("*.cubin")):
-        ours = read_code(path) is not None
-        yield f"{path.name}{'' if ours else ', not compiled here: not loaded'}"
+    for folder in folders:
+        for plan in stored_plans(folder):
+            ours = read_code(plan.path, expected=plan.plan_sha256) is not None
+            judged = f", {plan.verdict}" if plan.verdict else ""
+            yield f"{plan.path.name}{judged if ours else ', not compiled here: not loaded'}"
+        for path in sorted(folder.glob("*.cubin")):
+            ours = read_code(path) is not None
+            yield f"{path.name}{'' if ours else ', not compiled here: not loaded'}"
 
 
 def _kernel_compiler() -> str:

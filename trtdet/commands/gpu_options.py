@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -73,18 +74,18 @@ def make_gpu_options(
         streams=streams,
         graph=not no_graph,
         trust=trust_plans,
-        on_miss=None if no_build else compile_for_this_gpu,
+        on_miss=None if no_build else partial(compile_for_this_gpu, device=device),
         say=say,
     )
 
 
-def compile_for_this_gpu(bundle: Bundle, batch: int | None) -> None:
+def compile_for_this_gpu(bundle: Bundle, batch: int | None, device: int = 0) -> None:
     """Compile the plan and the kernels that a session misses, and judge them."""
     try:
         from trtdet.build.prepare import prepare
     except ImportError as error:  # a packed submission has what scores alone
         raise BackendError(f"nothing here compiles a plan ({error}): give --backend") from error
-    prepare(bundle, batch, say)
+    prepare(bundle, batch, say, device=device)
 
 
 def say(line: str) -> None:

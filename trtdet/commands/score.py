@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ EXIT_FAILED_ROWS = 3
     metavar="N",
     help="Refuse larger images [178956970, where Pillow stops].",
 )
+@click.option(
+    "--resume", is_flag=True, help="Go on with a run of the same job that was interrupted."
+)
 @gpu_options
 def command(
     input_csv: str,
@@ -60,6 +64,7 @@ def command(
     failed_logit: float | None,
     raw: bool,
     max_pixels: int | None,
+    resume: bool,
     **gpu: Any,
 ) -> int:
     """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
@@ -71,6 +76,9 @@ def command(
     A row whose image cannot be read has an empty logit, and its reason stands in
     OUTPUT.CSV.errors.csv; the exit code is then 3.
 
+    What ends a run early, Ctrl-C or a power cut, loses nothing: the rows until then are in
+    OUTPUT.CSV.journal, and --resume goes on from there, to the same bytes.
+
     \b
     Example:
       trtdet score input.csv output.csv
@@ -80,14 +88,17 @@ def command(
     from trtdet.engine.decode import DEFAULT_MAX_PIXELS
     from trtdet.engine.engine import open_engine
     from trtdet.engine.ensemble import open_any
+    from trtdet.engine.interrupt import stop_on_signal
+    from trtdet.engine.journal import describe_job, keep_journal, write_again
     from trtdet.engine.machine import core_count
     from trtdet.engine.pipeline import score
-    from trtdet.engine.sink import check_output, errors_path, open_sink
+    from trtdet.engine.sink import check_output, errors_path, leftovers, open_sink
     from trtdet.engine.store import find_bundle, starter_bundle
     from trtdet.engine.table import open_table
 
     if failed_logit is not None and not math.isfinite(failed_logit):
         raise InputError(f"--failed-logit {failed_logit} is no finite number")
+    options = {"raw": raw, "failed_logit": failed_logit, "max_pixels": max_pixels}
     check_output(output_csv, input_csv)
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
@@ -98,25 +109,44 @@ def command(
             )
         chosen, rejected = choose_backend(backend)
         for status in rejected:
-            click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
+            first = str(status.reason).split("; ")[0]
+            click.echo(f"backend {status.name} is not used: {first}", err=True)
         # A bar and rows on one terminal would overwrite each other.
         shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
+        stray = [] if output_csv == "-" else leftovers(Path(output_csv))
         with (
             open_engine(
                 chosen, bundle, batch=batch, raw=raw, gpu=make_gpu_options(**gpu)
             ) as opened,
             open_sink(output_csv, failed_logit, opened.columns) as sink,
+            keep_journal(
+                sink,
+                output_csv,
+                describe_job(bundle.path, opened, table.path, options),
+                resume=resume,
+                stray=stray,
+                on_kept=_say_kept,
+            ) as (journal, done),
             _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
+            stop_on_signal(_say_stopping) as stopping,
         ):
+            rows, again = table.rows(), 0
+            for result, row in zip(done, rows, strict=False):
+                write_again(sink, row.filename, result)
+                again += 1
+            on_rows(again)
             summary = score(
-                table.rows(),
+                rows,
                 table.resolve,
                 opened,
-                sink,
+                journal,
                 decode_threads=threads or core_count(),
                 max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
                 on_rows=on_rows,
+                stopping=stopping,
             )
+            if again + summary.rows < table.row_count:
+                raise KeyboardInterrupt
     which = bundle.name + (" that comes with trtdet" if folder == starter_bundle() else "")
     click.echo(
         f"{summary.rows} rows in {summary.seconds:.1f} s ({_rate(summary.images_per_s)} images/s), "
@@ -126,6 +156,18 @@ def command(
     if summary.failures and output_csv != "-":
         click.echo(f"the reasons are in {errors_path(Path(output_csv))}", err=True)
     return EXIT_FAILED_ROWS if summary.failures else 0
+
+
+def _say_kept(journal: Path) -> None:
+    arguments = [each for each in sys.argv[1:] if each != "--resume"]
+    arguments.insert(1, "--resume")
+    click.echo(
+        f"what was scored is in {journal}; go on with: trtdet {shlex.join(arguments)}", err=True
+    )
+
+
+def _say_stopping() -> None:
+    click.echo("what was begun is finished; once more, and it stops at once", err=True)
 
 
 def _rate(images_per_s: float) -> str:

@@ -1,0 +1,257 @@
+"""The journal of a run: what was scored so far, whatever ends it.
+
+    {"journal": 1, "job": {...}}\\n        what is scored, and with what
+    length, crc32, payload               again and again: a JSON list of rows, in order
+
+A row is the list of its logits as text, or the reason why it has none. Records are appended, and
+brought to the disk every few seconds. A record that was cut off, or does not have its checksum,
+ends the journal: what follows was never promised to be there, and is scored again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, cast
+
+import numpy as np
+
+from trtdet.engine.digest import sha256_file
+from trtdet.engine.engine import Engine
+from trtdet.engine.sink import Sink, format_logit
+from trtdet.engine.store import RECORD
+from trtdet.errors import InputError
+
+SCHEMA = 1
+
+Result = list[str] | str  # a row's logits, or why it has none
+
+ROWS_AT_ONCE = 256  # rows of a record, at most
+WRITTEN_EVERY_S = 1.0
+SYNCED_EVERY_S = 5.0
+
+_RECORD = struct.Struct("<II")  # bytes of the payload, their CRC-32
+_LONGEST = 1 << 24  # bytes: a length beyond it is no length
+
+
+def journal_path(output: Path) -> Path:
+    """Beside the output."""
+    return output.with_name(output.name + ".journal")
+
+
+def describe_job(
+    bundle: Path, engine: Engine, table: Path, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What decides the rows of a run, for `start_journal` and `resume_journal`."""
+    return {
+        "engine": sha256_file(bundle / RECORD),
+        "backend": engine.name,
+        "batch": engine.batch,
+        "input": sha256_file(table),
+        **options,
+    }
+
+
+class Journal:
+    """An open journal: a context manager. It is removed when the block ends well."""
+
+    def __init__(self, path: Path, file: IO[bytes]):
+        self._path, self._file = path, file
+        self._rows: list[Result] = []
+        self._written = self._synced = time.monotonic()
+        self.rows = 0  # that were appended by this process
+
+    def append(self, result: Result) -> None:
+        """One more row. Raises OSError where the disk is full."""
+        self._rows.append(result)
+        self.rows += 1
+        if len(self._rows) >= ROWS_AT_ONCE or time.monotonic() - self._written > WRITTEN_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Hand what there is to the system, and from time to time to the disk."""
+        self._written = time.monotonic()
+        if self._rows:
+            payload = json.dumps(self._rows, separators=(",", ":")).encode()
+            self._file.write(_RECORD.pack(len(payload), zlib.crc32(payload)) + payload)
+            self._file.flush()
+            self._rows.clear()
+        if self._written - self._synced > SYNCED_EVERY_S:
+            os.fsync(self._file.fileno())
+            self._synced = self._written
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._path.unlink()
+                return
+            with suppress(OSError):  # the disk is full: what is missing is scored again
+                self.write()
+                os.fsync(self._file.fileno())
+
+
+def start_journal(path: Path, job: dict[str, Any]) -> Journal:
+    """A new journal. One that is there from another run is moved aside, to `<path>.old`.
+
+    Raises InputError while another process writes it, OSError where it cannot be made.
+    """
+    if path.exists():
+        _locked(path).close()  # nobody writes it
+        path.replace(path.with_name(path.name + ".old"))
+    path.touch()
+    file = _locked(path)
+    file.write(json.dumps({"journal": SCHEMA, "job": job}, sort_keys=True).encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+    return Journal(path, file)
+
+
+def resume_journal(path: Path, job: dict[str, Any]) -> tuple[Journal, Iterator[Result]]:
+    """The journal of an interrupted run of the same job, and the rows that it has.
+
+    Take all of them before anything is appended. Raises InputError where there is none, where it is
+    another job's, with what differs, and while another process writes it.
+    """
+    try:
+        file = _locked(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no {path} to go on with: leave --resume out to start the run"
+        ) from None
+    try:
+        _check(path, file.readline(), job)
+    except BaseException:
+        file.close()
+        raise
+    return Journal(path, file), _read(file)
+
+
+def _check(path: Path, header: bytes, job: dict[str, Any]) -> None:
+    try:
+        record = json.loads(header)
+        schema, then = record["journal"], record["job"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no journal of trtdet: leave --resume out") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path} is of another version of trtdet: leave --resume out")
+    differs = [
+        f"{name} ({_short(then.get(name))} then, {_short(now)} now)"
+        for name, now in job.items()
+        if then.get(name) != now
+    ]
+    if differs:
+        raise InputError(
+            f"{path} is of another job; what differs: {'; '.join(differs)}. Give what was given "
+            "then, or leave --resume out to start anew"
+        )
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, for this process alone. Raises InputError where another has it."""
+    file = path.open("r+b")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"another process is writing {path}: wait for it, or end it") from None
+    except (ImportError, OSError):  # Windows, or a file system that has no locks
+        pass
+    return file
+
+
+def _short(value: Any) -> str:
+    return str(value)[:16]
+
+
+def _read(file: IO[bytes]) -> Iterator[Result]:
+    """Every row up to the first record that is not whole, which is cut off."""
+    good = file.tell()
+    while len(head := file.read(_RECORD.size)) == _RECORD.size:
+        length, checksum = _RECORD.unpack(head)
+        payload = file.read(length) if length <= _LONGEST else b""
+        if len(payload) != length or zlib.crc32(payload) != checksum:
+            break
+        good = file.tell()
+        yield from cast(list[Result], json.loads(payload))
+    file.seek(good)
+    file.truncate()
+
+
+@contextmanager
+def keep_journal(
+    sink: Sink,
+    output: str,
+    job: dict[str, Any],
+    *,
+    resume: bool,
+    stray: Iterable[Path],
+    on_kept: Callable[[Path], None],
+) -> Iterator[tuple[Sink, Iterator[Result]]]:
+    """A sink whose rows are in the journal beside `output`, and the rows that it has already.
+
+    `stray` files go, once the journal is nobody else's. `on_kept` hears of the journal where the
+    block did not end well. Without a file there is none:
+    `-` is standard output. Raises InputError for `resume` then, and what `start_journal` and
+    `resume_journal` raise.
+    """
+    if output == "-":
+        if resume:
+            raise InputError("--resume needs an output file: standard output has no journal")
+        yield sink, iter(())
+        return
+    path = journal_path(Path(output))
+    journal, done = resume_journal(path, job) if resume else (start_journal(path, job), iter(()))
+    for left in stray:
+        left.unlink(missing_ok=True)
+    try:
+        with journal:
+            yield JournalSink(sink, journal), done
+    except BaseException:
+        on_kept(path)
+        raise
+
+
+class JournalSink:
+    """A sink whose rows are in the journal, too."""
+
+    def __init__(self, sink: Sink, journal: Journal):
+        self._sink, self._journal = sink, journal
+
+    @property
+    def failures(self) -> int:
+        """Rows without a score so far."""
+        return self._sink.failures
+
+    def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
+        """One row: its logits, one per column, or the reason why there are none."""
+        if logits is None:
+            self._journal.append(reason or "")
+        else:
+            logits = list(logits)
+            self._journal.append([format_logit(logit) for logit in logits])
+        self._sink.write(filename, logits, reason)
+
+
+def write_again(sink: Sink, filename: str, result: Result) -> None:
+    """A row that the journal has already, into the sink itself."""
+    if isinstance(result, str):
+        sink.write(filename, None, result)
+    else:
+        sink.write(filename, [np.float32(text) for text in result], None)
