@@ -128,9 +128,7 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(small_bundle, tmp_path, c
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_leaves_a_journal_and_exits_130(
-    small_bundle, pictures, tmp_path, sent
-):
+def test_interrupting_leaves_a_journal_and_exits_130(small_bundle, pictures, tmp_path, sent):
     table = write_rows(tmp_path / "in.csv", (str(pictures[0]) for _ in range(300_000)))
     command = [sys.executable, "-m", "trtdet", "score", "--engine", str(small_bundle)]
     process = subprocess.Popen(
