@@ -81,7 +81,7 @@ def score(
     BackendError when a session fails.
     """
     quiet_decoders(max_pixels)
-    start = time.perf_counter()
+    start, failed_before = time.perf_counter(), sink.failures
     run = _Run(resolve, engine, sink, max_pixels, on_rows, stopping)
     with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:
         try:
@@ -89,7 +89,8 @@ def score(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return Summary(run.written, sink.failures, time.perf_counter() - start)
+    failures = sink.failures - failed_before
+    return Summary(run.written, failures, time.perf_counter() - start)
 
 
 class _Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def test_a_signal_finishes_what_was_begun_and_says_how_to_go_on(job, tmp_path, n
     assert f"go on with: trtdet score --resume --engine {arguments[2]}" in said
     assert "Traceback" not in said
     assert not out.exists()
-    assert run_trtdet(*arguments, "--resume", out, check=False).returncode == 3
+    done = run_trtdet(*arguments, "--resume", out, check=False)
+    assert done.returncode == 3
+    assert re.search(r"; \d+ rows were there before", done.stderr)
     assert [out.read_bytes(), (tmp_path / "out.csv.errors.csv").read_bytes()] == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.errors.csv"]
 

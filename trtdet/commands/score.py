@@ -150,12 +150,13 @@ def command(
     which = bundle.name + (" that comes with trtdet" if folder == starter_bundle() else "")
     click.echo(
         f"{summary.rows} rows in {summary.seconds:.1f} s ({_rate(summary.images_per_s)} images/s), "
-        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {opened.name}",
+        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {opened.name}"
+        + (f"; {again} rows were there before" if again else ""),
         err=True,
     )
-    if summary.failures and output_csv != "-":
+    if sink.failures and output_csv != "-":
         click.echo(f"the reasons are in {errors_path(Path(output_csv))}", err=True)
-    return EXIT_FAILED_ROWS if summary.failures else 0
+    return EXIT_FAILED_ROWS if sink.failures else 0
 
 
 def _say_kept(journal: Path) -> None:
