@@ -32,9 +32,10 @@ def need_engine() -> None:
 
 def compile_here(bundle: Bundle, batch: int) -> None:
     """Compile the plan that this GPU lacks; nothing where it is there. Raises BackendError."""
-    from trtdet.build.compile import compile_missing
+    from trtdet.build.builder import CURRENT
+    from trtdet.build.compile import compile_bundle
 
-    compile_missing(bundle, batch, _say)
+    compile_bundle(bundle, CURRENT, batch, on_progress=_say)
 
 
 def ensure_compiled(bundle: Bundle, batch: int, found: Values) -> None:

@@ -118,25 +118,6 @@ def compile_bundle(
     return _first(wish, make, say)
 
 
-def compile_missing(
-    bundle: Bundle,
-    batch: int | None,
-    on_progress: OnLine,
-    *,
-    flavour: Flavour | None = None,
-    device: int = 0,
-    on_phase: OnPhase | None = None,
-) -> Path:
-    """Compile the plan that this machine's GPU lacks, for batches of `batch` images; its path.
-
-    None: batches of the bundle's own size. Raises what `compile_bundle` raises.
-    """
-    return compile_bundle(
-        bundle, CURRENT, batch, flavour=flavour, device=device, on_progress=on_progress,
-        on_phase=on_phase,
-    )  # fmt: skip
-
-
 @contextmanager
 def alone(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """One process holds the store's lock `name`, the others wait.
@@ -173,7 +154,7 @@ def _first(wish: Wish, make: Callable[[PlanOrder], T], say: OnLine) -> T:
 
 
 def _compile(order: PlanOrder, say: OnLine, on_phase: OnPhase | None) -> Plan:
-    target, library = order.key.target, order.library
+    target, library = order.key.target, order.tensorrt
 
     def tell(line: str) -> None:
         say(f"{target}: {line}")

@@ -24,7 +24,7 @@ _USER_ALLOCATION = ("user_allocation", "required")
 class PlanOrder:
     """What is to be compiled: all that is known before the builder starts."""
 
-    library: Library
+    tensorrt: Library
     graph: Path
     key: PlanKey
     batch: Batch
@@ -49,7 +49,7 @@ def library_options(library: Library) -> list[tuple[str, str]]:
 
 
 def _build(order: PlanOrder, progress: Progress, tell: OnLine) -> bytes:
-    library, trt, log = order.library, order.library.trt, logger_of(order.library.trt)
+    library, trt, log = order.tensorrt, order.tensorrt.trt, logger_of(order.tensorrt.trt)
     log.messages.clear()
     try:
         builder = trt.Builder(log)
@@ -87,10 +87,10 @@ def _build(order: PlanOrder, progress: Progress, tell: OnLine) -> bytes:
 
 def _configure(order: PlanOrder, config: Any) -> None:
     """Tell the builder what the plan's key says. Raises BackendError for a target it refuses."""
-    trt, settings = order.library.trt, order.settings
+    trt, settings = order.tensorrt.trt, order.settings
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
-    if _requires_user_allocation(order.library):
+    if _requires_user_allocation(order.tensorrt):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
@@ -102,7 +102,7 @@ def _configure(order: PlanOrder, config: Any) -> None:
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(order.capability, 0):
             reason = logger_of(trt).last()
-            raise BackendError(f"{order.library} refuses the target {order.key.target}: {reason}")
+            raise BackendError(f"{order.tensorrt} refuses the target {order.key.target}: {reason}")
 
 
 def _requires_user_allocation(library: Library) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import shutil
@@ -79,6 +80,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def temporary_files(folder: Path, name: str | None = None) -> list[Path]:
+    """What writers of files in `folder`, or of the one called `name`, have not finished."""
+    return list(folder.glob(f".{'*' if name is None else glob.escape(name) + '.*'}.tmp"))
 
 
 def check_writable(path: Path) -> None:

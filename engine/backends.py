@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
@@ -77,10 +78,13 @@ TENSORRT, OPENVINO = "tensorrt", "openvino"
 BACKENDS = (TENSORRT, OPENVINO)
 
 
-def backend_status(name: str) -> BackendStatus:
-    """Whether a backend could start; the libraries are imported, which takes a moment."""
+def backend_status(name: str, *, every_reason: bool = True) -> BackendStatus:
+    """Whether a backend could start; the libraries are imported, which takes a moment.
+
+    Without `every_reason` the first that speaks against it will do.
+    """
     if name == TENSORRT:
-        return _tensorrt_status()
+        return _tensorrt_status(every_reason)
     try:
         from trtdet.engine.import_openvino import ov
     except ImportError as error:
@@ -95,7 +99,7 @@ def choose_backend(requested: str) -> tuple[BackendStatus, list[BackendStatus]]:
     """
     rejected: list[BackendStatus] = []
     for name in BACKENDS if requested == "auto" else (requested,):
-        status = backend_status(name)
+        status = backend_status(name, every_reason=requested != "auto")
         if status.reason is None:
             return status, rejected
         rejected.append(status)
@@ -250,10 +254,10 @@ def fill(session: Session, slot: int, images: Sequence[Pixels]) -> None:
             session.blank(slot, position)
 
 
-def _tensorrt_status() -> BackendStatus:
+def _tensorrt_status(every_reason: bool) -> BackendStatus:
     from trtdet.engine.tensorrt_library import load_library
     from trtdet.engine.tensorrt_status import missing_pieces
 
-    if missing := missing_pieces():
+    if missing := list(islice(missing_pieces(), None if every_reason else 1)):
         return BackendStatus(TENSORRT, "; ".join(missing))
     return BackendStatus(TENSORRT, None, str(load_library("tensorrt", "tensorrt-rtx", lean=True)))

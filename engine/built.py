@@ -18,7 +18,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from trtdet.engine.atomic import atomic_bytes, atomic_text, check_writable
+from trtdet.engine.atomic import atomic_bytes, atomic_text, check_writable, temporary_files
 from trtdet.engine.store import starter_bundle, store_folder
 
 OnLine = Callable[[str], None]
@@ -121,7 +121,7 @@ def _marker(digest: str) -> Path:
 
 def _sweep(folder: Path) -> None:
     """Remove old temporary files of `trtdet.engine.atomic`."""
-    for stray in folder.glob(".*.tmp"):
+    for stray in temporary_files(folder):
         with contextlib.suppress(OSError):
             if stray.is_file() and time.time() - stray.stat().st_mtime > _STRAY_AGE_S:
                 stray.unlink()

@@ -25,7 +25,7 @@ class LoadedPlan:
         *,
         host_code: bool = False,
     ):
-        self.library, self.gpu = library, gpu
+        self.tensorrt, self.gpu = library, gpu
         self.name = f"{library} {gpu.name}"
         self._log = logger_of(library.trt)
         self._log.messages.clear()
@@ -58,7 +58,7 @@ class LoadedPlan:
             context = self._engine.create_execution_context()
         if context is None:  # most often for want of memory
             raise BackendError(
-                f"{self.library} cannot make an execution context: {self._why()}. Give fewer "
+                f"{self.tensorrt} cannot make an execution context: {self._why()}. Give fewer "
                 "--streams, or compile for a smaller batch, `trtdet compile BUNDLE --target "
                 "current --batch N`"
             )
@@ -66,7 +66,7 @@ class LoadedPlan:
 
     def _runtime_config(self, eager: bool) -> Any:
         """TensorRT-RTX's; None where there is no such thing."""
-        kinds = getattr(self.library.trt, "DynamicShapesKernelSpecializationStrategy", None)
+        kinds = getattr(self.tensorrt.trt, "DynamicShapesKernelSpecializationStrategy", None)
         if kinds is None or not hasattr(self._engine, "create_runtime_config"):
             return None
         if self._config is None:
@@ -84,12 +84,12 @@ class LoadedPlan:
         """Raise BackendError where TensorRT says that this context cannot be captured."""
         ask = getattr(context, "is_stream_capturable", None)
         if ask is not None and not ask(stream.handle):
-            raise BackendError(f"{self.library} says that the plan cannot be captured")
+            raise BackendError(f"{self.tensorrt} says that the plan cannot be captured")
 
     def enqueue(self, context: Any, stream: Any) -> None:
         """Put the network into a stream. Raises BackendError where TensorRT refuses."""
         if not context.execute_async_v3(stream.handle):
-            raise BackendError(f"{self.library} did not run the plan: {self._why()}")
+            raise BackendError(f"{self.tensorrt} did not run the plan: {self._why()}")
 
     def close(self) -> None:
         """Let go of the engine and the GPU: no context of it may be left."""

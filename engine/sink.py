@@ -6,7 +6,6 @@ reason in `<output>.errors.csv`, which exists only when a row failed.
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from trtdet.engine.atomic import atomic_text, check_writable
+from trtdet.engine.atomic import atomic_text, check_writable, temporary_files
 from trtdet.errors import InputError
 
 
@@ -74,7 +73,7 @@ def errors_path(output: Path) -> Path:
 def leftovers(output: Path) -> list[Path]:
     """Temporary files of runs with this output that were killed, or that still write it."""
     names = (output.name, errors_path(output).name)
-    return [path for name in names for path in output.parent.glob(f".{glob.escape(name)}.*.tmp")]
+    return [path for name in names for path in temporary_files(output.parent, name)]
 
 
 def check_output(target: str, source: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -26,22 +26,22 @@ class Piece:
 
 def find_pieces() -> list[Piece]:
     """The driver, pycuda, the GPU and TensorRT, and what makes it faster."""
-    return [
-        _piece("NVIDIA driver", _driver),
-        _piece("pycuda", _pycuda),
-        _piece("GPU", _gpu),
-        _piece("TensorRT", _library),
-        Piece("CUDA graphs", *_graphs(), optional=True),
-    ]
+    return [*_needed(), Piece("CUDA graphs", *_graphs(), optional=True)]
 
 
-def missing_pieces() -> list[str]:
-    """Why TensorRT cannot score here, each piece that is missing; empty where it can."""
-    return [
-        f"{piece.name}: {piece.reason}"
-        for piece in find_pieces()
-        if piece.reason and not piece.optional
-    ]
+def missing_pieces() -> Iterator[str]:
+    """Why TensorRT cannot score here, each piece that is missing; none where it can.
+
+    A piece is looked for when it is asked for: to import TensorRT takes a third of a second.
+    """
+    return (f"{piece.name}: {piece.reason}" for piece in _needed() if piece.reason)
+
+
+def _needed() -> Iterator[Piece]:
+    yield _piece("NVIDIA driver", _driver)
+    yield _piece("pycuda", _pycuda)
+    yield _piece("GPU", _gpu)
+    yield _piece("TensorRT", _library)
 
 
 def _piece(name: str, look: Callable[[], str]) -> Piece:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +12,9 @@ from PIL import Image
 
 from tests.benchmarks.gpu_on_fake import (
     all_ok,
-    install_gpu,
     left_open,
-    make_bench,
-    place_bundle,
     rows,
 )
-from tests.engine.fake_gpu import Fake
 from trtdet.benchmarks import (
     gpu_compiled,
     gpu_engines,
@@ -28,33 +23,18 @@ from trtdet.benchmarks import (
 from trtdet.benchmarks.gpu_peak import peak_of, work_of
 from trtdet.benchmarks.gpu_pictures import scored_pictures
 from trtdet.benchmarks.gpu_record import Row, SectionRecord
-from trtdet.benchmarks.gpu_section import Bench, MissingError, Request, WrongError
+from trtdet.benchmarks.gpu_section import MissingError, Request, WrongError
 from trtdet.calibration.draw import draw_set
 from trtdet.calibration.gate import Limits
 from trtdet.calibration.images import write_set
 from trtdet.calibration.judged import Judged, write_judged
 from trtdet.engine.backends import infer
-from trtdet.engine.bundle import GATE, Bundle
+from trtdet.engine.bundle import GATE
 from trtdet.engine.cuda import Gpu
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.kernels import write_kernels
 from trtdet.engine.plans import stored_plans
 from trtdet.errors import BackendError
-
-
-@pytest.fixture
-def gpu(monkeypatch) -> Fake:
-    return install_gpu(monkeypatch)
-
-
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return make_bench(tmp_path / "out")
-
-
-@pytest.fixture
-def bundle(small_bundle: Path, bench: Bench, monkeypatch) -> Bundle:
-    return place_bundle(small_bundle, bench, monkeypatch)
 
 
 def test_the_logits_are_held_against_the_reference(gpu, bench, bundle):

@@ -6,20 +6,15 @@ import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.benchmarks.gpu_on_fake import (
     all_ok,
-    install_gpu,
     left_open,
-    make_bench,
-    place_bundle,
     rows,
 )
-from tests.engine.fake_gpu import Fake
 from tests.engine.host_kernels import library
 from trtdet.benchmarks import (
     gpu_driver,
@@ -29,26 +24,9 @@ from trtdet.benchmarks import (
 )
 from trtdet.benchmarks.gpu_pictures import drawn, scored_pictures
 from trtdet.benchmarks.gpu_resizer import Resizer
-from trtdet.benchmarks.gpu_section import Bench, WrongError
-from trtdet.engine.bundle import Bundle
+from trtdet.benchmarks.gpu_section import WrongError
 from trtdet.engine.geometry import Geometry, apply_geometry
 from trtdet.engine.steps import CenterCrop, ShortSide, Stretch, TenCrop
-
-
-@pytest.fixture
-def gpu(monkeypatch) -> Fake:
-    return install_gpu(monkeypatch)
-
-
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return make_bench(tmp_path / "out")
-
-
-@pytest.fixture
-def bundle(small_bundle: Path, bench: Bench, monkeypatch) -> Bundle:
-    return place_bundle(small_bundle, bench, monkeypatch)
-
 
 SMALL = [(1, 1), (7, 60), (61, 83), (256, 256), (300, 200), (40, 500)]
 

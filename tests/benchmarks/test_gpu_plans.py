@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,7 @@ import pytest
 from tests.benchmarks.gpu_on_fake import (
     all_ok,
     fake_plan,
-    install_gpu,
     left_open,
-    make_bench,
-    place_bundle,
     rows,
 )
 from tests.engine.fake_gpu import Fake
@@ -25,25 +21,10 @@ from trtdet.benchmarks import (
     gpu_plans,
 )
 from trtdet.benchmarks.gpu_micro import KINDS, build_micro, micro_image, micro_logits
-from trtdet.benchmarks.gpu_section import Bench, WrongError
-from trtdet.engine.bundle import Bundle, load_probes
+from trtdet.benchmarks.gpu_section import WrongError
+from trtdet.engine.bundle import load_probes
 from trtdet.engine.tensorrt_library import load_library
 from trtdet.errors import BackendError
-
-
-@pytest.fixture
-def gpu(monkeypatch) -> Fake:
-    return install_gpu(monkeypatch)
-
-
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return make_bench(tmp_path / "out")
-
-
-@pytest.fixture
-def bundle(small_bundle: Path, bench: Bench, monkeypatch) -> Bundle:
-    return place_bundle(small_bundle, bench, monkeypatch)
 
 
 class Libcuda:

@@ -17,7 +17,8 @@ import pytest
 from tests.build.plan_graphs import write_bundle
 from trtdet.build import compile as compile_module
 from trtdet.build import plan_order
-from trtdet.build.compile import compile_bundle, compile_missing
+from trtdet.build.builder import CURRENT
+from trtdet.build.compile import compile_bundle
 from trtdet.build.plan_builder import build_plan
 from trtdet.build.plan_settings import PlanSettings
 from trtdet.engine.bundle import Bundle
@@ -193,20 +194,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("gpu")
 def test_a_missing_plan_is_compiled_for_the_gpu_of_this_machine(bundle: Bundle) -> None:
     lines: list[str] = []
-    path = compile_missing(bundle, 2, lines.append)
+    path = compile_bundle(bundle, CURRENT, 2, on_progress=lines.append)
     assert find_plan(bundle.plans, wanted(bundle, batch=2, device="NVIDIA A10")).path == path
     with pytest.raises(PlanMissError, match="another GPU: NVIDIA A10 there, NVIDIA A16 here"):
         find_plan(bundle.plans, wanted(bundle, batch=2, device="NVIDIA A16"))
-    assert compile_missing(bundle, 2, lines.append, flavour="tensorrt-rtx") == path
+    assert (
+        compile_bundle(bundle, CURRENT, 2, on_progress=lines.append, flavour="tensorrt-rtx") == path
+    )
     assert lines[-1].endswith("is there already")
-    own = compile_missing(bundle, None, lines.append)
+    own = compile_bundle(bundle, CURRENT, None, on_progress=lines.append)
     assert find_plan(bundle.plans, wanted(bundle)).path == own
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_that_tensorrt_rtx_does_not_offer_has_a_plan_for_all(bundle: Bundle) -> None:
     lines: list[str] = []
-    compile_missing(bundle, 1, lines.append)
+    compile_bundle(bundle, CURRENT, 1, on_progress=lines.append)
     assert "does not compile for sm_86 alone: a plan for all GPUs is compiled" in lines[1]
     (plan,) = stored_plans(bundle.plans)
     assert (plan.key.target, plan.key.option("portable")) == ("sm_86", "on")
@@ -228,7 +231,9 @@ def test_where_this_gpus_own_plan_cannot_be_built_one_for_all_is(
     monkeypatch.setattr(compile_module, "build_plan", build)
     monkeypatch.setattr("trtdet.build.plan_builder.on_device", lambda _index: nullcontext())
     lines: list[str] = []
-    path = compile_missing(bundle, 1, lines.append, flavour="tensorrt-rtx", device=1)
+    path = compile_bundle(
+        bundle, CURRENT, 1, on_progress=lines.append, flavour="tensorrt-rtx", device=1
+    )
     assert built == [(trt.ComputeCapability.CURRENT, 1), (None, 1)]
     assert any(line.endswith("GPU. Instead a plan for all GPUs is compiled") for line in lines)
     assert find_plan(bundle.plans, wanted(bundle, batch=1)).path == path
@@ -243,7 +248,7 @@ def test_what_cannot_be_compiled_here_is_scored_on_the_cpu(
     monkeypatch.setattr(plan_order, "current_gpu", lambda _index: ("sm_86", "NVIDIA A10"))
     monkeypatch.setattr(compile_module, "build_plan", fail)
     with pytest.raises(BackendError) as caught:
-        compile_missing(bundle, 1, lambda _line: None)
+        compile_bundle(bundle, CURRENT, 1)
     assert str(caught.value) == "no tactic. To score on the CPU: `--backend openvino`"
     with pytest.raises(BackendError, match=r"^no tactic$"):
         compile_bundle(bundle, "sm_86")
@@ -251,7 +256,7 @@ def test_what_cannot_be_compiled_here_is_scored_on_the_cpu(
 
 @pytest.mark.usefixtures("gpu")
 def test_tensorrt_rtx_has_no_kernel_times_to_keep(bundle: Bundle) -> None:
-    compile_missing(bundle, 1, lambda _line: None)
+    compile_bundle(bundle, CURRENT, 1)
     assert not (store_folder() / "timing").exists()
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., None])
+from trtdet.commands.options import together
 
-
-def destination_options(command: _Command) -> _Command:
-    """`--out` and `--no-default`, for commands that make a bundle."""
-    out = click.option(
+# For commands that make a bundle.
+destination_options = together(
+    click.option(
         "--out",
         metavar="DIR",
         type=click.Path(path_type=Path),
         help="The folder to write [the store's, under the name].",
-    )
-    no_default = click.option(
-        "--no-default", is_flag=True, help="Leave the store's default engine as it is."
-    )
-    return out(no_default(command))
+    ),
+    click.option("--no-default", is_flag=True, help="Leave the store's default engine as it is."),
+)
 
 
 def announce(bundle: Path, *, no_default: bool) -> None:

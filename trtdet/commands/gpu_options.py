@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from trtdet.commands.options import together
 from trtdet.errors import BackendError
 
 if TYPE_CHECKING:
     from trtdet.engine.bundle import Bundle
     from trtdet.engine.tensorrt import GpuOptions
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-def gpu_options(command: Command) -> Command:
-    """Add them; the command hands what it gets to `make_gpu_options`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS = (
+# A command hands what it gets of them to `make_gpu_options`.
+gpu_options = together(
     click.option(
         "--device",
         type=click.IntRange(0),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtdet.commands.options import together
 from trtdet.errors import InputError
 
 if TYPE_CHECKING:
     from trtdet.build.material import PrecisionRequest
-
-_Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 class Share(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -35,68 +33,63 @@ class Share(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return share
 
 
-def precision_options(command: _Command) -> _Command:
-    """All of them, in the order of the help."""
-    options = (
-        click.option("--fp16", is_flag=True, help="float16, but where it would lose too much."),
-        click.option("--int8", is_flag=True, help="8 bits where they help, float16 elsewhere."),
-        click.option(
-            "--precision",
-            type=click.Choice(["fp32", "fp16", "int8", "auto"]),
-            help="The same as one option; auto is the fastest that passes the limits [fp32].",
-        ),
-        click.option(
-            "--calibration",
-            metavar="SET",
-            type=click.Path(path_type=Path),
-            help="With fewer bits, images to measure with: a set of `trtdet calibrate set`, a CSV, "
-            "or a folder [generated ones].",
-        ),
-        click.option(
-            "--ranges",
-            type=click.Choice(["max", "percentile", "mse", "entropy"]),
-            default="percentile",
-            show_default=True,
-            help="How the range of 8 bits is chosen.",
-        ),
-        click.option(
-            "--max-flips",
-            type=Share(),
-            default="1%",
-            show_default=True,
-            help="Of the decisions, how many may change.",
-        ),
-        click.option(
-            "--max-p99",
-            type=click.FloatRange(0),
-            default=0.25,
-            show_default=True,
-            metavar="D",
-            help="How far 99 % of the logits may move, in standard deviations of the logit.",
-        ),
-        click.option(
-            "--max-auc-drop",
-            type=click.FloatRange(0, 1),
-            default=0.005,
-            show_default=True,
-            metavar="A",
-            help="How far the AUC may fall, where the images have labels.",
-        ),
-        click.option(
-            "--search-minutes",
-            type=click.FloatRange(0),
-            default=10.0,
-            show_default=True,
-            metavar="M",
-            help="Time to find the layers that must not be in 8 bits, where all are too many.",
-        ),
-        click.option(
-            "--report-only", is_flag=True, help="Measure, and keep an engine beyond the limits."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+precision_options = together(
+    click.option("--fp16", is_flag=True, help="float16, but where it would lose too much."),
+    click.option("--int8", is_flag=True, help="8 bits where they help, float16 elsewhere."),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+        help="The same as one option; auto is the fastest that passes the limits [fp32].",
+    ),
+    click.option(
+        "--calibration",
+        metavar="SET",
+        type=click.Path(path_type=Path),
+        help="With fewer bits, images to measure with: a set of `trtdet calibrate set`, a CSV, "
+        "or a folder [generated ones].",
+    ),
+    click.option(
+        "--ranges",
+        type=click.Choice(["max", "percentile", "mse", "entropy"]),
+        default="percentile",
+        show_default=True,
+        help="How the range of 8 bits is chosen.",
+    ),
+    click.option(
+        "--max-flips",
+        type=Share(),
+        default="1%",
+        show_default=True,
+        help="Of the decisions, how many may change.",
+    ),
+    click.option(
+        "--max-p99",
+        type=click.FloatRange(0),
+        default=0.25,
+        show_default=True,
+        metavar="D",
+        help="How far 99 % of the logits may move, in standard deviations of the logit.",
+    ),
+    click.option(
+        "--max-auc-drop",
+        type=click.FloatRange(0, 1),
+        default=0.005,
+        show_default=True,
+        metavar="A",
+        help="How far the AUC may fall, where the images have labels.",
+    ),
+    click.option(
+        "--search-minutes",
+        type=click.FloatRange(0),
+        default=10.0,
+        show_default=True,
+        metavar="M",
+        help="Time to find the layers that must not be in 8 bits, where all are too many.",
+    ),
+    click.option(
+        "--report-only", is_flag=True, help="Measure, and keep an engine beyond the limits."
+    ),
+)
 
 
 def precision_request(

@@ -109,8 +109,7 @@ def command(
             )
         chosen, rejected = choose_backend(backend)
         for status in rejected:
-            first = str(status.reason).split("; ")[0]
-            click.echo(f"backend {status.name} is not used: {first}", err=True)
+            click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
         # A bar and rows on one terminal would overwrite each other.
         shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
         stray = [] if output_csv == "-" else leftovers(Path(output_csv))

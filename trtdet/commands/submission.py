@@ -18,6 +18,7 @@ _SOURCES = (
     "errors.py",
     "commands/__init__.py",
     "commands/gpu_options.py",
+    "commands/options.py",
     "commands/score.py",
 )
 _REQUIREMENTS = ("numpy", "opencv-python-headless", "Pillow", "click", "rich", "openvino")
