@@ -75,8 +75,7 @@ class Recipe:
             return None
         top = left = 0
         if isinstance(self.resize, CenterSquare):
-            side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
+            top, left, side = self.resize.square(height, width)
             height = width = side
         new_height, new_width, resampling = _target(self.resize, height, width)
         crop = self.crop or CenterCrop(new_height, new_width)
@@ -117,15 +116,13 @@ def gpu_recipe(geometry: Geometry) -> Recipe | None:
 def _target(
     step: Stretch | ShortSide | CenterSquare, height: int, width: int
 ) -> tuple[int, int, PillowFilter]:
-    """(height, width, filter) of what a step makes of a size: as `apply` of `steps.py`."""
+    """(height, width, filter) of what a step makes of a size."""
     match step:
         case Stretch():
             return step.height, step.width, step.filter
         case CenterSquare():
-            return step.height, step.width, "lanczos" if height > step.height else "bicubic"
-    if width <= height:
-        return int(step.size * height / width), step.size, step.filter
-    return step.size, int(step.size * width / height), step.filter
+            return step.height, step.width, step.filter_for(height)
+    return *step.target(height, width), step.filter
 
 
 def _passes(rows: Axis, columns: Axis, rows_first: bool) -> tuple[Pass, ...]:
@@ -140,24 +137,14 @@ def _passes(rows: Axis, columns: Axis, rows_first: bool) -> tuple[Pass, ...]:
 
 
 def _corners(crop: CenterCrop | TenCrop, height: int, width: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of each view in an image: as `apply` of `steps.py`, below 0 if padded.
+    """(top, left, mirrored) of each view in an image, below 0 if padded.
 
-    Of a mirrored view `left` is where it lies in the image as it is.
+    Of a mirrored view `left` is where it lies in the image as it is. Raises ImageError.
     """
-    bottom, right = height - crop.height, width - crop.width
     if isinstance(crop, CenterCrop):
-        return [(_start(bottom, crop.halves), _start(right, crop.halves), False)]
-    if min(bottom, right) < 0:
-        crop.apply(np.broadcast_to(np.uint8(0), (height, width, 3)))  # raises ImageError
-    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    corners.append((round(bottom / 2.0), round(right / 2.0)))
+        return [(*crop.corner(height, width), False)]
+    corners, right = crop.corners(height, width), width - crop.width
     return [(y, x, False) for y, x in corners] + [(y, right - x, True) for y, x in corners]
-
-
-def _start(margin: int, halves: str) -> int:
-    if margin < 0:
-        return -(-margin // 2)
-    return round(margin / 2.0) if halves == "even" else margin // 2
 
 
 def _windows(starts: Iterable[int], length: int, size: int) -> tuple[Range, ...]:

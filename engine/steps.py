@@ -59,15 +59,20 @@ class CenterCrop:
         )
         return window.apply(rgb)
 
-    def _window(self, have: int, want: int) -> tuple[int, int, int]:
-        """One axis: (start in the image, start in the output, length).
+    def corner(self, height: int, width: int) -> tuple[int, int]:
+        """(top, left) of the crop in an image of that size: below 0 where it is padded."""
+        return self._start(height, self.height), self._start(width, self.width)
 
-        Padding puts the odd pixel at the end.
-        """
+    def _start(self, have: int, want: int) -> int:
+        """Padding puts the odd pixel at the end."""
         if have < want:
-            return 0, (want - have) // 2, have
-        start = round((have - want) / 2.0) if self.halves == "even" else (have - want) // 2
-        return start, 0, want
+            return -((want - have) // 2)
+        return round((have - want) / 2.0) if self.halves == "even" else (have - want) // 2
+
+    def _window(self, have: int, want: int) -> tuple[int, int, int]:
+        """One axis: (start in the image, start in the output, length)."""
+        start = self._start(have, want)
+        return max(start, 0), max(-start, 0), min(have, want)
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,7 @@ class TenCrop:
 
     def apply(self, rgb: Rgb) -> Rgb:
         """Rgb [h, w, 3] to ten views [10, height, width, 3]."""
-        bottom, right = rgb.shape[0] - self.height, rgb.shape[1] - self.width
-        if min(bottom, right) < 0:
-            raise ImageError(
-                f"{rgb.shape[1]}x{rgb.shape[0]} is smaller than the {self.width}x{self.height} "
-                "that ten crops need"
-            )
-        centre = (round(bottom / 2.0), round(right / 2.0))
-        corners = ((0, 0), (0, right), (bottom, 0), (bottom, right), centre)
+        corners = self.corners(*rgb.shape[:2])
         return np.stack(
             [
                 image[top : top + self.height, left : left + self.width]
@@ -101,6 +99,20 @@ class TenCrop:
                 for top, left in corners
             ]
         )
+
+    def corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(top, left) of the five crops in an image of that size, and of those of its mirror image.
+
+        Raises ImageError for an image that is smaller.
+        """
+        bottom, right = height - self.height, width - self.width
+        if min(bottom, right) < 0:
+            raise ImageError(
+                f"{width}x{height} is smaller than the {self.width}x{self.height} "
+                "that ten crops need"
+            )
+        centre = (round(bottom / 2.0), round(right / 2.0))
+        return [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,13 @@ class ShortSide:
 
     def apply(self, rgb: Rgb) -> Rgb:
         """Rgb [h, w, 3] to [h', w', 3], the shorter of them `size`."""
-        height, width = rgb.shape[:2]
+        return resize_pillow(rgb, *self.target(*rgb.shape[:2]), self.filter)
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what comes of an image of that size."""
         if width <= height:
-            return resize_pillow(rgb, int(self.size * height / width), self.size, self.filter)
-        return resize_pillow(rgb, self.size, int(self.size * width / height), self.filter)
+            return int(self.size * height / width), self.size
+        return self.size, int(self.size * width / height)
 
 
 @dataclass(frozen=True)
@@ -163,11 +178,19 @@ class CenterSquare:
 
     def apply(self, rgb: Rgb) -> Rgb:
         """Rgb [h, w, 3] to [height, width, 3]."""
-        side = min(rgb.shape[:2])
-        top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
+        top, left, side = self.square(*rgb.shape[:2])
         square = rgb[top : top + side, left : left + side]
-        resampling: PillowFilter = "lanczos" if side > self.height else "bicubic"
-        return resize_pillow(square, self.height, self.width, resampling)
+        return resize_pillow(square, self.height, self.width, self.filter_for(side))
+
+    @staticmethod
+    def square(height: int, width: int) -> tuple[int, int, int]:
+        """(top, left, side) of the square in an image of that size."""
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side
+
+    def filter_for(self, side: int) -> PillowFilter:
+        """What a square of `side` pixels is resized with."""
+        return "lanczos" if side > self.height else "bicubic"
 
 
 @dataclass(frozen=True)
