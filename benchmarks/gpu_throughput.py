@@ -133,7 +133,7 @@ def time_end_to_end(
     """The pipeline as `trtdet score` runs it, its start and its probes left out."""
     session, said = open_compiled(bundle, batch)
     with closing(session):
-        engine = Engine((Lane(session, bundle.decision),), bundle.outputs)
+        engine = Engine((Lane(session, bundle.decision, bundle),), bundle.outputs)
         first = _score(engine, paths, _LEAST_BATCHES * batch, out)
         count = max(_LEAST_BATCHES * batch, int(_END_TO_END_S * first.images_per_s))
         with gauges() as state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,32 @@ class Lane:
 
     session: Session
     decision: Decision
+    bundle: Bundle
+
+
+class LaneOpener:
+    """Opens the lanes of an engine, all in one way."""
+
+    def __init__(self, backend: BackendStatus, *, raw: bool, gpu: GpuOptions | None):
+        self._backend, self._raw, self._gpu = backend, raw, gpu
+        self._open: list[Session] = []
+
+    def open(self, bundle: Bundle, batch: int | None) -> Lane:
+        """Compile a network and re-score its probes. Raises what `open_session` raises."""
+        session, _drift = open_session(self._backend, bundle, batch=batch, gpu=self._gpu)
+        self._open.append(session)
+        return Lane(session, AS_IT_IS if self._raw else bundle.decision, bundle)
+
+    def close(self, lane: Lane) -> None:
+        """Let go of a lane that nothing runs on."""
+        self._open.remove(lane.session)
+        lane.session.close()
+
+    def close_all(self) -> None:
+        """Wait for what runs, and let go of every lane."""
+        with ExitStack() as stack:  # all, even if one of them fails
+            while self._open:
+                stack.callback(self._open.pop(0).close)
 
 
 @dataclass(frozen=True)
@@ -39,6 +65,7 @@ class Engine:
     lanes: tuple[Lane, ...]
     columns: tuple[str, ...]  # of the output, one per logit
     vote: Vote | None = None
+    opener: LaneOpener | None = None  # None: its lanes were opened by hand
 
     @property
     def name(self) -> str:
@@ -96,12 +123,11 @@ def open_engine(
         batch = 1 if native else ENSEMBLE_BATCH  # all must have the same
     elif batch is None and backend.name != TENSORRT:
         batch = min(member.batch for member in members)
-    with ExitStack() as stack:
-        lanes = []
-        for member in members:
-            session, _drift = open_session(backend, member, batch=batch, gpu=gpu)
-            stack.enter_context(closing(session))
-            decision = AS_IT_IS if raw else member.decision
-            lanes.append(Lane(session, decision))
+    opener = LaneOpener(backend, raw=raw, gpu=gpu)
+    try:
+        lanes = tuple(opener.open(member, batch) for member in members)
         columns = ("logit",) if isinstance(bundle, Ensemble) else bundle.outputs
-        yield Engine(tuple(lanes), columns, bundle.vote if isinstance(bundle, Ensemble) else None)
+        vote = bundle.vote if isinstance(bundle, Ensemble) else None
+        yield Engine(lanes, columns, vote, opener)
+    finally:
+        opener.close_all()

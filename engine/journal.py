@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from trtdet.engine.digest import sha256_file
-from trtdet.engine.engine import Engine
+from trtdet.engine.runner import Runner
 from trtdet.engine.sink import Sink, format_logit
 from trtdet.engine.store import RECORD
 from trtdet.errors import InputError
@@ -47,7 +48,7 @@ def journal_path(output: Path) -> Path:
 
 
 def describe_job(
-    bundle: Path, engine: Engine, table: Path, options: dict[str, Any]
+    bundle: Path, engine: Runner, table: Path, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What decides the rows of a run, for `start_journal` and `resume_journal`."""
     return {
@@ -60,23 +61,34 @@ def describe_job(
 
 
 class Journal:
-    """An open journal: a context manager. It is removed when the block ends well."""
+    """An open journal: a context manager. It is removed when the block ends well.
+
+    `append` and `write` may be called from several threads.
+    """
 
     def __init__(self, path: Path, file: IO[bytes]):
         self._path, self._file = path, file
         self._rows: list[Result] = []
         self._written = self._synced = time.monotonic()
+        self._lock = threading.Lock()
         self.rows = 0  # that were appended by this process
+        self.kept = False  # stays, even where the block ends well: there is more to score
 
     def append(self, result: Result) -> None:
         """One more row. Raises OSError where the disk is full."""
-        self._rows.append(result)
-        self.rows += 1
-        if len(self._rows) >= ROWS_AT_ONCE or time.monotonic() - self._written > WRITTEN_EVERY_S:
-            self.write()
+        with self._lock:
+            self._rows.append(result)
+            self.rows += 1
+            due = time.monotonic() - self._written > WRITTEN_EVERY_S
+            if due or len(self._rows) >= ROWS_AT_ONCE:
+                self._write()
 
     def write(self) -> None:
         """Hand what there is to the system, and from time to time to the disk."""
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
         self._written = time.monotonic()
         if self._rows:
             payload = json.dumps(self._rows, separators=(",", ":")).encode()
@@ -97,7 +109,7 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         with self._file:
-            if error is None:
+            if error is None and not self.kept:
                 self._path.unlink()
                 return
             with suppress(OSError):  # the disk is full: what is missing is scored again
@@ -180,8 +192,22 @@ def _short(value: Any) -> str:
     return str(value)[:16]
 
 
+def journal_rows(path: Path) -> Iterator[Result]:
+    """The rows of a journal that somebody may be writing; none where there is no journal."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.readline()
+        yield from _records(file)
+
+
 def _read(file: IO[bytes]) -> Iterator[Result]:
     """Every row up to the first record that is not whole, which is cut off."""
+    good = yield from _records(file)
+    file.seek(good)
+    file.truncate()
+
+
+def _records(file: IO[bytes]) -> Generator[Result, None, int]:
+    """Every row up to the first record that is not whole. Returns where that begins."""
     good = file.tell()
     while len(head := file.read(_RECORD.size)) == _RECORD.size:
         length, checksum = _RECORD.unpack(head)
@@ -190,8 +216,7 @@ def _read(file: IO[bytes]) -> Iterator[Result]:
             break
         good = file.tell()
         yield from cast(list[Result], json.loads(payload))
-    file.seek(good)
-    file.truncate()
+    return good
 
 
 @contextmanager
@@ -203,18 +228,18 @@ def keep_journal(
     resume: bool,
     stray: Iterable[Path],
     on_kept: Callable[[Path], None],
-) -> Iterator[tuple[Sink, Iterator[Result]]]:
+) -> Iterator[tuple[JournalSink, Iterator[Result]]]:
     """A sink whose rows are in the journal beside `output`, and the rows that it has already.
 
-    `stray` files go, once the journal is nobody else's. `on_kept` hears of the journal where the
-    block did not end well. Without a file there is none:
-    `-` is standard output. Raises InputError for `resume` then, and what `start_journal` and
+    `stray` files go, once the journal is nobody else's. `on_kept` hears of the journal where it
+    stays: the block did not end well, or said so. Without a file there is no journal: `-` is
+    standard output. Raises InputError for `resume` then, and what `start_journal` and
     `resume_journal` raise.
     """
     if output == "-":
         if resume:
             raise InputError("--resume needs an output file: standard output has no journal")
-        yield sink, iter(())
+        yield JournalSink(sink, None), iter(())
         return
     path = journal_path(Path(output))
     journal, done = resume_journal(path, job) if resume else (start_journal(path, job), iter(()))
@@ -226,12 +251,14 @@ def keep_journal(
     except BaseException:
         on_kept(path)
         raise
+    if journal.kept:
+        on_kept(path)
 
 
 class JournalSink:
-    """A sink whose rows are in the journal, too."""
+    """A sink whose rows are in the journal, too, where there is one."""
 
-    def __init__(self, sink: Sink, journal: Journal):
+    def __init__(self, sink: Sink, journal: Journal | None):
         self._sink, self._journal = sink, journal
 
     @property
@@ -241,12 +268,23 @@ class JournalSink:
 
     def write(self, filename: str, logits: Iterable[np.float32] | None, reason: str | None) -> None:
         """One row: its logits, one per column, or the reason why there are none."""
-        if logits is None:
-            self._journal.append(reason or "")
-        else:
-            logits = list(logits)
-            self._journal.append([format_logit(logit) for logit in logits])
+        if self._journal is not None:
+            if logits is None:
+                self._journal.append(reason or "")
+            else:
+                logits = list(logits)
+                self._journal.append([format_logit(logit) for logit in logits])
         self._sink.write(filename, logits, reason)
+
+    def flush(self) -> None:
+        """Everything so far is in the journal's file."""
+        if self._journal is not None:
+            self._journal.write()
+
+    def keep(self) -> None:
+        """The journal stays: the run ends well, and there is more to score."""
+        if self._journal is not None:
+            self._journal.kept = True
 
 
 def write_again(sink: Sink, filename: str, result: Result) -> None:

@@ -50,6 +50,13 @@ class Summary:
         """Scored images per second of the whole run, compilation excluded."""
         return (self.rows - self.failures) / self.seconds if self.seconds > 0 else 0.0
 
+    def __add__(self, later: Summary) -> Summary:
+        return Summary(
+            self.rows + later.rows,
+            self.failures + later.failures,
+            self.seconds + later.seconds,
+        )
+
 
 @dataclass
 class _Slot:

@@ -11,23 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.engine.ensembles import MEMBERS, VOTE, make_ensemble
 from trtdet.engine import pipeline
 from trtdet.engine.backends import choose_backend
-from trtdet.engine.bundle import Bundle, open_bundle, write_record
-from trtdet.engine.decision import AS_IT_IS, Decision, Vote
+from trtdet.engine.bundle import Bundle, open_bundle
+from trtdet.engine.decision import AS_IT_IS
 from trtdet.engine.engine import open_engine
-from trtdet.engine.ensemble import Ensemble, open_any, write_ensemble
-from trtdet.engine.geometry import Geometry
-from trtdet.engine.steps import CenterCrop, Stretch
+from trtdet.engine.ensemble import Ensemble, open_any
 from trtdet.engine.table import Row
 from trtdet.errors import BundleError, InputError
-
-MEMBERS = {
-    "cropped": (Geometry.of(CenterCrop(256, 256)), Decision(0.5, 0.25)),
-    "stretched": (Geometry.of(Stretch(256, 256, "bicubic")), Decision()),
-    "whole": (Geometry.of(Stretch(256, 256)), Decision(2.0, -1.0)),
-}
-VOTE = Vote("mean-probability", (1.0, 2.0, 0.5), 0.487)
 
 
 class ListSink:
@@ -40,18 +32,6 @@ class ListSink:
     def write(self, filename, logits, reason):
         self.failures += logits is None
         self.rows.append((filename, None if logits is None else list(logits), reason))
-
-
-def make_ensemble(folder: Path, bundle: Path, vote: Vote = VOTE) -> Path:
-    """The same network behind several geometries, in one folder."""
-    members = []
-    for name, (geometry, decision) in MEMBERS.items():
-        path = shutil.copytree(bundle, folder / "members" / name)
-        changed = replace(open_bundle(path), name=name, geometry=geometry, decision=decision)
-        write_record(changed, path)
-        members.append(open_bundle(path))
-    write_ensemble(Ensemble("together", vote, tuple(members), folder), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def open_small(bundle: Bundle, batch: int = 1, slots: int | None = None):
 
 
 def engine_of(session, bundle: Bundle) -> Engine:
-    return Engine((Lane(session, bundle.decision),), bundle.outputs)
+    return Engine((Lane(session, bundle.decision, bundle),), bundle.outputs)
 
 
 def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX_PIXELS):

@@ -82,7 +82,7 @@ def score(bundle: Bundle, session, names, sink: ListSink, threads: int = 3) -> N
     pipeline.score(
         (Row(index, str(name)) for index, name in enumerate(names)),
         lambda row: Path(row.filename),
-        Engine((Lane(session, bundle.decision),), bundle.outputs),
+        Engine((Lane(session, bundle.decision, bundle),), bundle.outputs),
         sink,
         decode_threads=threads,
     )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import time
+from functools import partial
 from typing import Any
 
 import click
 
-from trtdet.commands.gpu_options import gpu_options, make_gpu_options
+from trtdet.commands.gpu_options import gpu_options, make_gpu_options, say
+from trtdet.commands.options import Duration
 from trtdet.errors import InputError
 
-EXIT_FAILED_ROWS = 3
+EXIT_INTERRUPTED = 130
 
 
 @click.command()
@@ -53,6 +52,13 @@ EXIT_FAILED_ROWS = 3
 @click.option(
     "--resume", is_flag=True, help="Go on with a run of the same job that was interrupted."
 )
+@click.option(
+    "--deadline",
+    type=Duration(),
+    metavar="TIME",
+    help="Be through in TIME, say 55m: with fewer views, fewer members, then fewer rows.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @gpu_options
 def command(
     input_csv: str,
@@ -65,6 +71,8 @@ def command(
     raw: bool,
     max_pixels: int | None,
     resume: bool,
+    deadline: float | None,
+    as_json: bool,
     **gpu: Any,
 ) -> int:
     """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
@@ -84,126 +92,51 @@ def command(
       trtdet score input.csv output.csv
       trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
     """
+    from trtdet.commands.score_job import Job, run_job
+    from trtdet.commands.score_report import Report
     from trtdet.engine.backends import choose_backend
-    from trtdet.engine.decode import DEFAULT_MAX_PIXELS
-    from trtdet.engine.engine import open_engine
+    from trtdet.engine.deadline import Deadline
     from trtdet.engine.ensemble import open_any
-    from trtdet.engine.interrupt import stop_on_signal
-    from trtdet.engine.journal import describe_job, keep_journal, write_again
-    from trtdet.engine.machine import core_count
-    from trtdet.engine.pipeline import score
-    from trtdet.engine.sink import check_output, errors_path, leftovers, open_sink
+    from trtdet.engine.runner import open_local
+    from trtdet.engine.sink import check_output
     from trtdet.engine.store import find_bundle, starter_bundle
     from trtdet.engine.table import open_table
 
+    started = time.monotonic()
     if failed_logit is not None and not math.isfinite(failed_logit):
         raise InputError(f"--failed-logit {failed_logit} is no finite number")
-    options = {"raw": raw, "failed_logit": failed_logit, "max_pixels": max_pixels}
+    if output_csv == "-" and (deadline or as_json):
+        option = "--deadline" if deadline else "--json"
+        raise InputError(f"{option} needs an output file: standard output is taken by the rows")
     check_output(output_csv, input_csv)
     folder = find_bundle(engine)
     with open_table(input_csv, sys.stdin.buffer) as table:
         bundle = open_any(folder)
         if engine is None and folder == starter_bundle():
-            click.echo(
-                "no engine was chosen: the starter scores (`trtdet inspect starter`)", err=True
-            )
+            say("no engine was chosen: the starter scores (`trtdet inspect starter`)")
         chosen, rejected = choose_backend(backend)
         for status in rejected:
-            click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
-        # A bar and rows on one terminal would overwrite each other.
-        shown = sys.stderr.isatty() and not (output_csv == "-" and sys.stdout.isatty())
-        stray = [] if output_csv == "-" else leftovers(Path(output_csv))
-        with (
-            open_engine(
-                chosen, bundle, batch=batch, raw=raw, gpu=make_gpu_options(**gpu)
-            ) as opened,
-            open_sink(output_csv, failed_logit, opened.columns) as sink,
-            keep_journal(
-                sink,
-                output_csv,
-                describe_job(bundle.path, opened, table.path, options),
-                resume=resume,
-                stray=stray,
-                on_kept=_say_kept,
-            ) as (journal, done),
-            _progress(table.row_count, lambda: sink.failures, shown) as on_rows,
-            stop_on_signal(_say_stopping) as stopping,
-        ):
-            rows, again = table.rows(), 0
-            for result, row in zip(done, rows, strict=False):
-                write_again(sink, row.filename, result)
-                again += 1
-            on_rows(again)
-            summary = score(
-                rows,
-                table.resolve,
-                opened,
-                journal,
-                decode_threads=threads or core_count(),
-                max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
-                on_rows=on_rows,
-                stopping=stopping,
-            )
-            if again + summary.rows < table.row_count:
-                raise KeyboardInterrupt
-    which = bundle.name + (" that comes with trtdet" if folder == starter_bundle() else "")
-    click.echo(
-        f"{summary.rows} rows in {summary.seconds:.1f} s ({_rate(summary.images_per_s)} images/s), "
-        f"{summary.failures} failed; engine {which} ({bundle.precision}) on {opened.name}"
-        + (f"; {again} rows were there before" if again else ""),
-        err=True,
-    )
-    if sink.failures and output_csv != "-":
-        click.echo(f"the reasons are in {errors_path(Path(output_csv))}", err=True)
-    return EXIT_FAILED_ROWS if sink.failures else 0
-
-
-def _say_kept(journal: Path) -> None:
-    arguments = [each for each in sys.argv[1:] if each != "--resume"]
-    arguments.insert(1, "--resume")
-    click.echo(
-        f"what was scored is in {journal}; go on with: trtdet {shlex.join(arguments)}", err=True
-    )
-
-
-def _say_stopping() -> None:
-    click.echo("what was begun is finished; once more, and it stops at once", err=True)
-
-
-def _rate(images_per_s: float) -> str:
-    """Three digits, or more where there are more before the point."""
-    return f"{images_per_s:.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
-
-
-@contextmanager
-def _progress(
-    total: int, failures: Callable[[], int], shown: bool
-) -> Iterator[Callable[[int], None]]:
-    """A bar with rate, time left and failures."""
-    if not shown:
-        yield lambda _count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("score", total=total, rate=0.0, failed=0)
-
-        def on_rows(count: int) -> None:
-            rate = progress.tasks[0].speed or 0.0
-            progress.update(task, advance=count, rate=rate, failed=failures())
-
-        yield on_rows
+            say(f"backend {status.name} is not used: {status.reason}")
+        job = Job(
+            table,
+            output_csv,
+            bundle,
+            partial(
+                open_local, chosen, bundle, batch=batch, raw=raw, gpu=make_gpu_options(**gpu),
+                decode_threads=threads, max_pixels=max_pixels,
+            ),
+            {"raw": raw, "failed_logit": failed_logit, "max_pixels": max_pixels},
+            failed_logit=failed_logit,
+            resume=resume,
+            deadline=Deadline(started + deadline, table.row_count) if deadline else None,
+            as_json=as_json,
+        )  # fmt: skip
+        shipped = " that comes with trtdet" if folder == starter_bundle() else ""
+        report = Report(output_csv, bundle.name + shipped, bundle.precision, rows=table.row_count)
+        try:
+            run_job(job, report)
+        except KeyboardInterrupt:
+            if as_json:
+                report.print_json(EXIT_INTERRUPTED)
+            raise
+    return report.finish(as_json=as_json)

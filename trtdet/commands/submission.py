@@ -20,6 +20,8 @@ _SOURCES = (
     "commands/gpu_options.py",
     "commands/options.py",
     "commands/score.py",
+    "commands/score_job.py",
+    "commands/score_report.py",
 )
 _REQUIREMENTS = ("numpy", "opencv-python-headless", "Pillow", "click", "rich", "openvino")
 
@@ -89,7 +91,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from trtdet.cli import main  # noqa: E402
-from trtdet.commands.score import EXIT_FAILED_ROWS  # noqa: E402
+from trtdet.commands.score_report import EXIT_FAILED_ROWS  # noqa: E402
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
