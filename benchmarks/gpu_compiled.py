@@ -115,7 +115,7 @@ def kernels_of(bundle: Bundle, gpu: Gpu) -> bytes | None:
     return find_kernels(bundle.path, gpu.target, on_line=_say)
 
 
-def _on_miss(bundle: Bundle, batch: int | None) -> None:
+def _on_miss(bundle: Bundle, batch: int | None, _device: int) -> None:
     compile_here(bundle, batch or bundle.batch)
 
 

@@ -80,7 +80,7 @@ def _find(
         if options.on_miss is None:
             raise
         options.say(str(miss))
-        options.on_miss(bundle, batch)
+        options.on_miss(bundle, batch, options.device)
     return look()
 
 

@@ -49,7 +49,7 @@ class GpuOptions:
     streams: int | None = None  # batches on the GPU at once; None: as many as slots
     graph: bool = True  # capture the network as a CUDA graph
     trust: bool = False  # plans and kernels that were compiled elsewhere, too
-    on_miss: Callable[[Bundle, int | None], object] | None = None  # compiles it for a batch
+    on_miss: Callable[[Bundle, int | None, int], object] | None = None  # for a batch, a device
     say: Callable[[str], None] = lambda _line: None
 
 

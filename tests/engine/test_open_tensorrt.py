@@ -59,7 +59,7 @@ def test_a_miss_compiles_and_says_so(gpu, bundle):
     said: list[str] = []
     asked = []
 
-    def compile_it(which: Bundle, batch: int | None) -> None:
+    def compile_it(which: Bundle, batch: int | None, _device: int) -> None:
         asked.append((which.name, batch))
         compile_fake(which, batch)
 

@@ -191,5 +191,5 @@ def test_the_gpu_is_chosen_by_its_number(bundle: Bundle, monkeypatch: pytest.Mon
     options = make_gpu_options(
         device=1, slots=3, streams=None, no_graph=False, no_build=False, trust_plans=False
     )
-    options.on_miss(bundle, 8)
+    options.on_miss(bundle, 8, options.device)
     assert asked == [(2, 4), (1, 8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.engine.fake_gpu import Fake, install, plan_of
 from trtdet.cli import main
 from trtdet.engine import pipeline
 from trtdet.engine.bundle import GRAPH, INPUT_NAME, Bundle, open_bundle
+from trtdet.engine.fleet import open_fleet
 from trtdet.engine.plan_key import PlanKey
 from trtdet.engine.plans import Plan, write_plan
 
@@ -100,3 +102,37 @@ def test_without_a_gpu_every_missing_piece_is_named(bundle, table, tmp_path):
     for piece in ("NVIDIA driver: it does not load", "pycuda: ", "GPU: "):
         assert piece in done.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(("devices", "numbers"), [("1,0", [1, 0]), ("all", [0])])
+def test_several_gpus_have_a_process_each(
+    gpu, bundle, table, tmp_path, monkeypatch, capsys, devices, numbers
+):
+    """Processes have no fake GPU: they score on the CPU, with what the command gave them."""
+    started = []
+
+    def open_on_the_cpu(workers):
+        started.extend(workers)
+        how = {"decode_threads": 1, "max_pixels": None, "batch": 2}
+        return open_fleet(
+            [replace(each, backend="openvino", how={**each.how, **how}) for each in workers]
+        )
+
+    monkeypatch.setattr("trtdet.engine.gpus.open_fleet", open_on_the_cpu)
+    out = tmp_path / "out.csv"
+    assert score("--engine", bundle.path, "--devices", devices, "--threads", 6, table, out) == 0
+    assert [each.label for each in started] == [f"GPU {number}" for number in numbers]
+    assert [each.how["gpu"].device for each in started] == numbers
+    assert [each.how["decode_threads"] for each in started] == [6 // len(numbers)] * len(numbers)
+    assert f"{len(read_rows(table)) - 1} rows in" in capsys.readouterr().err
+    run_trtdet("score", "--engine", bundle.path, "--backend", "openvino", table, tmp_path / "cpu")
+    assert out.read_bytes() == (tmp_path / "cpu").read_bytes()
+
+
+def test_several_gpus_need_gpus(bundle, table, tmp_path, capsys):
+    output = tmp_path / "out.csv"
+    assert score("--engine", bundle.path, "--devices", "0,1", table, output) == 2
+    assert "--devices is for GPUs, and openvino would score" in capsys.readouterr().err
+    for wrong in ("0,,1", "0,0", "first"):
+        assert score("--devices", wrong, table, output) == 2
+    assert not output.exists()

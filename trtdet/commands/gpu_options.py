@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -66,12 +65,12 @@ def make_gpu_options(
         streams=streams,
         graph=not no_graph,
         trust=trust_plans,
-        on_miss=None if no_build else partial(compile_for_this_gpu, device=device),
+        on_miss=None if no_build else compile_for_this_gpu,
         say=say,
     )
 
 
-def compile_for_this_gpu(bundle: Bundle, batch: int | None, device: int = 0) -> None:
+def compile_for_this_gpu(bundle: Bundle, batch: int | None, device: int) -> None:
     """Compile the plan and the kernels that a session misses, and judge them."""
     try:
         from trtdet.build.prepare import prepare

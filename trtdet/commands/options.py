@@ -38,3 +38,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if total <= 0:
             self.fail(f"'{value}' is no duration: write 55m, 1h30m or 90s", param, ctx)
         return total
+
+
+class Devices(click.ParamType):  # type: ignore[type-arg]
+    """GPUs by their numbers, `0,1`, or `all`."""
+
+    name = "devices"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int] | str:
+        """Raises click.BadParameter for what is neither, and for a number that is there twice."""
+        if value == "all":
+            return "all"
+        if not re.fullmatch(r"\d+(,\d+)*", str(value)):
+            self.fail(f"'{value}' names no GPUs: write 0,1 or all", param, ctx)
+        numbers = [int(number) for number in value.split(",")]
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"'{value}' has a GPU twice", param, ctx)
+        return numbers

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trtdet.commands.gpu_options import gpu_options, make_gpu_options, say
-from trtdet.commands.options import Duration
+from trtdet.commands.options import Devices, Duration
 from trtdet.errors import InputError
+
+if TYPE_CHECKING:
+    from trtdet.engine.runner import Runner
 
 EXIT_INTERRUPTED = 130
 
@@ -59,6 +64,12 @@ EXIT_INTERRUPTED = 130
     help="Be through in TIME, say 55m: with fewer views, fewer members, then fewer rows.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option(
+    "--devices",
+    type=Devices(),
+    metavar="0,1|all",
+    help="TensorRT: score on several GPUs, with a process for each.",
+)
 @gpu_options
 def command(
     input_csv: str,
@@ -73,6 +84,7 @@ def command(
     resume: bool,
     deadline: float | None,
     as_json: bool,
+    devices: list[int] | str | None,
     **gpu: Any,
 ) -> int:
     """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
@@ -97,6 +109,7 @@ def command(
     from trtdet.engine.backends import choose_backend
     from trtdet.engine.deadline import Deadline
     from trtdet.engine.ensemble import open_any
+    from trtdet.engine.gpus import open_gpus
     from trtdet.engine.runner import open_local
     from trtdet.engine.sink import check_output
     from trtdet.engine.store import find_bundle, starter_bundle
@@ -117,20 +130,28 @@ def command(
         chosen, rejected = choose_backend(backend)
         for status in rejected:
             say(f"backend {status.name} is not used: {status.reason}")
+        how: dict[str, Any] = {
+            "batch": batch,
+            "raw": raw,
+            "gpu": make_gpu_options(**gpu),
+            "decode_threads": threads,
+            "max_pixels": max_pixels,
+        }
+        open_runner: Callable[[], AbstractContextManager[Runner]]
+        open_runner = partial(open_local, chosen, bundle, **how)
+        if devices:
+            open_runner = partial(open_gpus, devices, chosen, folder, **how)
         job = Job(
             table,
             output_csv,
             bundle,
-            partial(
-                open_local, chosen, bundle, batch=batch, raw=raw, gpu=make_gpu_options(**gpu),
-                decode_threads=threads, max_pixels=max_pixels,
-            ),
+            open_runner,
             {"raw": raw, "failed_logit": failed_logit, "max_pixels": max_pixels},
             failed_logit=failed_logit,
             resume=resume,
             deadline=Deadline(started + deadline, table.row_count) if deadline else None,
             as_json=as_json,
-        )  # fmt: skip
+        )
         shipped = " that comes with trtdet" if folder == starter_bundle() else ""
         report = Report(output_csv, bundle.name + shipped, bundle.precision, rows=table.row_count)
         try:
