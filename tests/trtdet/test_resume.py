@@ -18,12 +18,25 @@ from tests.conftest import read_rows, run_trtdet, write_rows
 @pytest.fixture(scope="module")
 def job(small_bundle, pictures, tmp_path_factory):
     """A long table with bad rows, and what it comes to."""
-    folder = tmp_path_factory.mktemp("job")
     names = [*map(str, pictures), "missing.jpg", "with,comma.png", ""] * 60
+    return whole_job(small_bundle, names, tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="module")
+def job_of_5000(small_bundle, shared, tmp_path_factory):
+    """Real files, and a bad row after every hundred."""
+    files = sorted(map(str, (shared / "cup").glob("*.jpg")))
+    names = [name for each in range(0, 5000, 100) for name in (*files[each : each + 100], "no.jpg")]
+    return whole_job(small_bundle, names, tmp_path_factory.mktemp("job"))
+
+
+def whole_job(bundle, names, folder):
+    """The command without its output, and the bytes of an uninterrupted run."""
     table = write_rows(folder / "in.csv", names)
-    arguments = ("score", "--engine", small_bundle, "--batch", "2", table)
+    arguments = ("score", "--engine", bundle, "--batch", "2", table)
     assert run_trtdet(*arguments, folder / "whole.csv", check=False).returncode == 3
     whole = [(folder / name).read_bytes() for name in ("whole.csv", "whole.csv.errors.csv")]
+    assert len(read_rows(folder / "whole.csv")) == len(names) + 1
     return arguments, whole
 
 
@@ -87,11 +100,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(job, tmp_path):
 
 
 @pytest.mark.full
-def test_killed_two_hundred_times(job, tmp_path):
+def test_killed_two_hundred_times(job_of_5000, tmp_path):
     for seed in range(25):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        killed_and_resumed(job, folder, kills=8, seed=seed)
+        killed_and_resumed(job_of_5000, folder, kills=8, seed=seed)
 
 
 @pytest.mark.parametrize(
