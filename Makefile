@@ -36,7 +36,7 @@ $(BASE): setup.py pyproject.toml constraints.txt
 	touch $@
 
 $(INSTALLED): $(BASE)
-	$(PIP) --editable '.[build,tensorrt-rtx,test]'
+	$(PIP) --editable '.[build,parquet,tensorrt-rtx,test]'
 	touch $@
 
 clean:

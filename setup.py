@@ -54,6 +54,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3"],
         "tensorrt-rtx": ["tensorrt-rtx>=1.4"],
         "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6"],
+        "parquet": ["pyarrow>=17"],
         "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6"],
     },
     classifiers=[

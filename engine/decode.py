@@ -13,7 +13,6 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from trtdet.engine.confine import Confined, open_parent
 from trtdet.engine.headers import read_plain_header
 from trtdet.engine.mute import MutedCStderr
 from trtdet.engine.plain_header import PlainFormat, PlainHeader
@@ -82,18 +82,18 @@ def decode_rgb(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         return _decode_with_pillow(data, max_pixels)
 
 
-def read_image_file(path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+def read_image_file(
+    path: str | os.PathLike[str] | Confined, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> bytes:
     """Read a whole regular file. Never blocks on a pipe or a device.
 
     Raises ImageError, with the reason in plain words and without the path, which the row has.
     """
     try:
-        status = Path(path).stat()  # before open(), which may wait for a pipe or rewind a tape
-        _check_file(status, max_bytes)
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123
-            _check_file(os.fstat(file.fileno()), max_bytes)  # it may be another file by now
-            return file.readall()
+        if not isinstance(path, Confined):
+            return _read_regular(path, max_bytes)
+        with open_parent(path) as (folder, name):
+            return _read_regular(name, max_bytes, folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("file not found") from error
     except PermissionError as error:
@@ -104,6 +104,19 @@ def read_image_file(path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MA
         raise ImageError("the file name cannot be encoded for this file system") from error
     except ValueError as error:
         raise ImageError("the file name holds a NUL character") from error
+
+
+def _read_regular(path: str | os.PathLike[str], max_bytes: int, folder: int | None = None) -> bytes:
+    """With an open `folder`, what is in it and is no link."""
+    links = folder is None
+    status = os.stat(path, dir_fd=folder, follow_symlinks=links)
+    if not stat.S_ISLNK(status.st_mode):  # open() has the reason why it may not be followed
+        _check_file(status, max_bytes)  # before open(), which may wait for a pipe or rewind a tape
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags |= 0 if links else os.O_NOFOLLOW
+    with open(os.open(path, flags, dir_fd=folder), "rb", buffering=0) as file:  # noqa: PTH123
+        _check_file(os.fstat(file.fileno()), max_bytes)  # it may be another file by now
+        return file.readall()
 
 
 def _check_file(status: os.stat_result, max_bytes: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import threading
 import time
@@ -28,6 +29,7 @@ from trtdet.engine.digest import sha256_file
 from trtdet.engine.runner import Runner
 from trtdet.engine.sink import Sink, format_logit
 from trtdet.engine.store import RECORD
+from trtdet.engine.table import Table
 from trtdet.errors import InputError
 
 SCHEMA = 1
@@ -39,6 +41,7 @@ WRITTEN_EVERY_S = 1.0
 SYNCED_EVERY_S = 5.0
 
 _RECORD = struct.Struct("<II")  # bytes of the payload, their CRC-32
+_HASH = re.compile("[0-9a-f]{64}")
 _LONGEST = 1 << 24  # bytes: a length beyond it is no length
 
 
@@ -48,14 +51,16 @@ def journal_path(output: Path) -> Path:
 
 
 def describe_job(
-    bundle: Path, engine: Runner, table: Path, options: dict[str, Any]
+    bundle: Path, engine: Runner, table: Table, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What decides the rows of a run, for `start_journal` and `resume_journal`."""
     return {
         "engine": sha256_file(bundle / RECORD),
         "backend": engine.name,
         "batch": engine.batch,
-        "input": sha256_file(table),
+        table.kind: sha256_file(table.path),
+        "folder": os.path.realpath(table.folder),
+        "root": table.root is not None,
         **options,
     }
 
@@ -189,7 +194,8 @@ def _locked(path: Path) -> IO[bytes]:
 
 
 def _short(value: Any) -> str:
-    return str(value)[:16]
+    text = str(value)
+    return text[:16] if _HASH.fullmatch(text) else text
 
 
 def journal_rows(path: Path) -> Iterator[Result]:

@@ -26,6 +26,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from trtdet.engine.confine import Confined
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.engine import Engine
 from trtdet.engine.nvtx import stage
@@ -71,7 +72,7 @@ class _Slot:
 
 def score(
     rows: Iterable[Row],
-    resolve: Callable[[Row], Path],
+    resolve: Callable[[Row], Path | Confined],
     engine: Engine,
     sink: Sink,
     *,
@@ -109,7 +110,7 @@ class _Run:
 
     def __init__(
         self,
-        resolve: Callable[[Row], Path],
+        resolve: Callable[[Row], Path | Confined],
         engine: Engine,
         sink: Sink,
         max_pixels: int,

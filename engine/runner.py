@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
+from trtdet.engine.confine import Confined
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS
 from trtdet.engine.engine import Engine, open_engine
 from trtdet.engine.ensemble import Ensemble
@@ -18,7 +19,7 @@ from trtdet.engine.reductions import Reduction, reduce_engine, reductions
 from trtdet.engine.sink import Sink
 from trtdet.engine.table import Row
 
-Resolve = Callable[[Row], Path]
+Resolve = Callable[[Row], Path | Confined]
 
 
 class Runner(Protocol):

@@ -1,7 +1,8 @@
 """The output: one row per input row, in input order, whole or not there at all.
 
 Failed rows stand in the output with an empty logit (or the number the user chose), and with their
-reason in `<output>.errors.csv`, which exists only when a row failed.
+reason in `<output>.errors.csv`, which exists only when a row failed. A Parquet file has a column
+for it instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from trtdet.engine.atomic import atomic_text, check_writable, temporary_files
+from trtdet.engine.atomic import atomic_bytes, atomic_text, check_writable, temporary_files
+from trtdet.engine.parquet_sink import ParquetSink, check_parquet_output
+from trtdet.engine.parquet_table import is_parquet
 from trtdet.errors import InputError
 
 
@@ -72,19 +75,30 @@ def errors_path(output: Path) -> Path:
 
 def leftovers(output: Path) -> list[Path]:
     """Temporary files of runs with this output that were killed, or that still write it."""
-    names = (output.name, errors_path(output).name)
-    return [path for name in names for path in temporary_files(output.parent, name)]
+    return [left for path in _written(output) for left in temporary_files(path.parent, path.name)]
 
 
-def check_output(target: str, source: str) -> None:
+def reasons_path(output: Path) -> Path:
+    """The file that has the reasons of failed rows: of a Parquet file, it is the output."""
+    return output if is_parquet(output) else errors_path(output)
+
+
+def _written(output: Path) -> list[Path]:
+    """The files of a run with this output."""
+    return [output] if is_parquet(output) else [output, errors_path(output)]
+
+
+def check_output(target: str, source: str, failed_logit: float | None = None) -> None:
     """Raise InputError if `target` cannot be written, or is the input. Touches neither."""
     if target == "-":
         return
     path = Path(target)
+    if is_parquet(path):
+        check_parquet_output(failed_logit)
     try:
         _check_path(path, source)
-        check_writable(path)
-        check_writable(errors_path(path))
+        for written in _written(path):
+            check_writable(written)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -96,10 +110,9 @@ def _check_path(path: Path, source: str) -> None:
         raise InputError(f"the output {path} is no regular file: use - for standard output")
     if not path.parent.is_dir():
         raise InputError(f"the output's folder {path.parent} does not exist: make it first")
-    reasons = errors_path(path)
-    if reasons.exists() and not reasons.is_file():
-        raise InputError(f"{reasons} is in the way: failed rows are listed there")
-    for written in (path, reasons):
+    for written in _written(path):
+        if written.exists() and not written.is_file():
+            raise InputError(f"{written} is in the way: failed rows are listed there")
         if written.exists() and _is_input(written, source):
             raise InputError(f"the output {path} would overwrite the input: give another name")
 
@@ -107,20 +120,32 @@ def _check_path(path: Path, source: str) -> None:
 @contextmanager
 def open_sink(
     target: str, failed_logit: float | None, columns: Sequence[str] = ("logit",)
-) -> Iterator[CsvSink]:
-    """A sink for the file `target`, or `-` for standard output with the reasons on standard error.
+) -> Iterator[Sink]:
+    """A sink for the file `target`, CSV or Parquet by its name.
 
-    Both files appear when the block ends well. When it does not, whatever stood there before stays.
+    `-` is CSV to standard output, with the reasons on standard error. Files appear when the block
+    ends well. When it does not, whatever stood there before stays.
     """
+    path = Path(target)
+    if target == "-":
+        sys.stdout.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8", errors="surrogateescape", newline=""
+        )
+        yield CsvSink(sys.stdout, lambda: sys.stderr, columns, failed_logit)
+        sys.stdout.flush()
+    elif is_parquet(path):
+        with atomic_bytes(path) as file, ParquetSink(file, columns, failed_logit) as sink:
+            yield sink
+    else:
+        with _open_csv_sink(path, failed_logit, columns) as sink:
+            yield sink
+
+
+@contextmanager
+def _open_csv_sink(
+    path: Path, failed_logit: float | None, columns: Sequence[str]
+) -> Iterator[CsvSink]:
     with ExitStack() as stack:
-        if target == "-":
-            sys.stdout.reconfigure(  # type: ignore[union-attr]
-                encoding="utf-8", errors="surrogateescape", newline=""
-            )
-            yield CsvSink(sys.stdout, lambda: sys.stderr, columns, failed_logit)
-            sys.stdout.flush()
-            return
-        path = Path(target)
 
         def open_errors() -> IO[str]:
             return stack.enter_context(atomic_text(errors_path(path)))

@@ -1,32 +1,38 @@
-"""The input table: a CSV with a column `filename`, read as a stream, checked before any image is.
+"""The input: rows that name images, checked before any image is read.
 
-The table is read twice: once to check every line and to count the rows, once to hand them out.
-Memory therefore depends on the longest line, not on the number of rows.
+    table.csv        a CSV in UTF-8 with a column `filename`; `-` is one on standard input
+    table.parquet    a Parquet file with such a column
+    photos           a folder: the images in it
+    'photos/*.jpg'   a pattern: the files that match it
+
+The table is read twice: once to check and count its rows, once to hand them out. Memory therefore
+depends on the longest row, not on their number. What a folder or a pattern gives is written down
+first, so that both times, and a run that goes on with `--resume`, see the same rows.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
+from trtdet.engine import csv_table, parquet_table
+from trtdet.engine.confine import Confined
+from trtdet.engine.csv_table import COLUMN
+from trtdet.engine.listing import is_listed, list_names
 from trtdet.errors import InputError
-
-COLUMN = "filename"
-
-# A longer field is a quote that was never closed, and has swallowed the rows after it.
-MAX_FIELD_CHARS = 1 << 17
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the input, in the order of the file."""
+    """One row of the input, in its order."""
 
     index: int  # from 0, header and blank lines not counted
     filename: str  # as the table spells it
@@ -34,101 +40,88 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """An input CSV that was read through once and found in order."""
+    """An input that was read through once and found in order."""
 
-    path: Path  # the file to read: the user's, or the spooled copy of standard input
+    path: Path  # the file to read: the user's, or a temporary copy
     folder: Path  # relative names resolve against it
-    column: int  # position of `filename`
+    root: Path | None  # names cannot lead out of it, where there is one; then it is the folder
+    kind: str  # what a journal calls it
     row_count: int
+    names: Callable[[], Iterator[str]]
 
     def rows(self) -> Iterator[Row]:
-        """Every row, one at a time."""
-        try:
-            for index, fields in enumerate(_data_lines(self.path)):
-                yield Row(index, fields[self.column] if len(fields) > self.column else "")
-        except csv.Error as error:  # it was well-formed when it was checked
-            raise InputError(f"{self.path} changed while it was read: {error}") from error
+        """Every row, one at a time. Raises InputError where the file has changed."""
+        return (Row(index, name) for index, name in enumerate(self.names()))
 
-    def resolve(self, row: Row) -> Path:
-        """The image's path: absolute as it is, else relative to the table's folder."""
-        return self.folder / row.filename
+    def resolve(self, row: Row) -> Path | Confined:
+        """What `read_image_file` reads: an absolute path, or one relative to the table's folder."""
+        return Confined(self.root, row.filename) if self.root else self.folder / row.filename
 
 
 @contextmanager
-def open_table(source: str, stdin: BinaryIO) -> Iterator[Table]:
-    """Check the CSV `source` and open it. `-` reads `stdin`.
+def open_table(
+    source: str, stdin: BinaryIO, *, root: Path | None = None, output: str = "-"
+) -> Iterator[Table]:
+    """Check the input `source` and open it. `-` reads `stdin`.
 
-    What has no folder of its own (standard input, a pipe) is relative to the working folder.
-    Raises InputError when it cannot be read, is not UTF-8 CSV, or has no column `filename`.
+    Names are relative to the folder of the CSV or Parquet file; to the folder that is listed; to
+    the working folder for a pattern, standard input and a pipe; and with a `root` to that, always.
+    What is listed leaves out the run's own `output`.
+
+    Raises InputError when it cannot be read, has no column `filename`, or lists nothing.
     """
-    path = Path(source)
+    path, folder, kind, shown = Path(source), Path.cwd(), "input", source
+    count_names, read_names = csv_table.count_names, csv_table.read_names
     with ExitStack() as stack:
         if source == "-":
-            yield _check(_spooled(stdin, stack), Path.cwd(), "standard input")
-        elif path.exists() and not path.is_file() and not path.is_dir():  # a pipe is read once only
-            pipe = stack.enter_context(path.open("rb"))
-            yield _check(_spooled(pipe, stack), Path.cwd(), source)
+            path, shown = _spooled(stdin, stack), "standard input"
+        elif is_listed(source):
+            folder, kind = path if path.is_dir() else folder, "files found"
+            path = _written_down(
+                list_names(source, root, None if output == "-" else Path(output)), stack
+            )
         else:
-            yield _check(path, path.parent, source)
+            if parquet_table.is_parquet(path):
+                count_names, read_names = parquet_table.count_names, parquet_table.read_names
+            if path.exists() and not path.is_file():  # a pipe is read once only
+                path = _spooled(stack.enter_context(_open_pipe(path)), stack)
+            else:
+                folder = path.parent
+        row_count = count_names(path, shown)
+        names = partial(read_names, path, shown)
+        yield Table(path, root or folder, root, kind, row_count, names)
+
+
+@contextmanager
+def _open_pipe(path: Path) -> Iterator[BinaryIO]:
+    try:
+        mode = path.stat().st_mode
+        with path.open("rb") as file:
+            if not (stat.S_ISFIFO(mode) or file.isatty()):  # /dev/zero has no end
+                raise InputError(f"{path} is a device: give a CSV, a Parquet file or a folder")
+            yield file
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _spooled(stream: BinaryIO, stack: ExitStack) -> Path:
     """A temporary copy of what can be read only once."""
-    copy = tempfile.NamedTemporaryFile(prefix="trtdet-", suffix=".csv")  # noqa: SIM115 - `stack`
+    copy = tempfile.NamedTemporaryFile(prefix="trtdet-")  # noqa: SIM115 - `stack`
     stack.enter_context(copy)
     shutil.copyfileobj(stream, copy)
     copy.flush()
     return Path(copy.name)
 
 
-def _check(path: Path, folder: Path, name: str) -> Table:
-    try:
-        with path.open("rb") as raw:
-            start = raw.read(4)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InputError(f"{name} is UTF-16: save it as CSV in UTF-8")
-        header = next(_lines(path), None)
-        if header is None:
-            raise InputError(f"{name} is empty: its first line must name a column '{COLUMN}'")
-        names = [field.strip() for field in header]
-        if COLUMN not in names:
-            found = ", ".join(repr(field) for field in names[:8])
-            raise InputError(
-                f"{name} has no column '{COLUMN}' (its first line gives {found}): "
-                f"name the column of image paths '{COLUMN}', and separate columns with commas"
-            )
-        return Table(path, folder, names.index(COLUMN), sum(1 for _ in _data_lines(path)))
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror or error}") from error
-    except csv.Error as error:
-        raise InputError(
-            f"{name} is not a well-formed CSV: {error} (a name that contains a quote, a comma or "
-            "a line break is written in double quotes, with its own quotes doubled)"
-        ) from error
-
-
-def _data_lines(path: Path) -> Iterator[list[str]]:
-    lines = _lines(path)
-    next(lines, None)
-    return lines
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    """Every line that is not blank, as fields. Raises csv.Error with the line's number."""
-    # utf-8-sig drops a byte order mark; surrogateescape keeps names that are not UTF-8 as they are.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from _parse(file)
-
-
-def _parse(file: IO[str]) -> Iterator[list[str]]:
-    csv.field_size_limit(MAX_FIELD_CHARS)
-    reader = csv.reader(file, strict=True)
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise csv.Error(f"line {reader.line_num}: {error}") from error
-        if fields is None:
-            return
-        if fields and not (len(fields) == 1 and fields[0].isspace()):  # a blank line is no row
-            yield fields
+def _written_down(names: Iterator[str], stack: ExitStack) -> Path:
+    """A temporary CSV of these names."""
+    copy = tempfile.NamedTemporaryFile(  # noqa: SIM115 - `stack`
+        "w", prefix="trtdet-", encoding="utf-8", errors="surrogateescape", newline=""
+    )
+    stack.enter_context(copy)
+    writer = csv.writer(copy, quoting=csv.QUOTE_ALL)
+    # The second column is empty. Without it a name of spaces would look like a blank line.
+    writer.writerow((COLUMN, ""))
+    writer.writerows((name, "") for name in names)
+    copy.flush()
+    return Path(copy.name)

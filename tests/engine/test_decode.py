@@ -427,7 +427,7 @@ def test_a_file_without_permission(tmp_path: Path):
     path.write_bytes(b"x")
     path.chmod(0)
 
-    def deny(*_: object) -> int:
+    def deny(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     # Only here: pytest itself opens folders, to remove them.

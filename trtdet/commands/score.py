@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 
 
-@click.command()
-@click.argument("input_csv", metavar="INPUT.CSV")
-@click.argument("output_csv", metavar="OUTPUT.CSV")
+@click.command(context_settings={"allow_extra_args": True})
+@click.argument("input_csv", metavar="INPUT")
+@click.argument("output_csv", metavar="OUTPUT")
 @click.option(
     "--engine",
     metavar="NAME_OR_PATH",
@@ -55,6 +55,11 @@ EXIT_INTERRUPTED = 130
     help="Refuse larger images [178956970, where Pillow stops].",
 )
 @click.option(
+    "--root",
+    metavar="DIR",
+    help="Names are relative to DIR, and a row whose name leads out of it is not scored.",
+)
+@click.option(
     "--resume", is_flag=True, help="Go on with a run of the same job that was interrupted."
 )
 @click.option(
@@ -81,32 +86,43 @@ def command(
     failed_logit: float | None,
     raw: bool,
     max_pixels: int | None,
+    root: str | None,
     resume: bool,
     deadline: float | None,
     as_json: bool,
     devices: list[int] | str | None,
     **gpu: Any,
 ) -> int:
-    """Score the images that INPUT.CSV lists, and write OUTPUT.CSV.
+    """Score the images that INPUT lists, and write OUTPUT.
 
-    INPUT.CSV has a column `filename`, relative to its own folder or absolute. OUTPUT.CSV gets
+    INPUT is a CSV or a .parquet file with a column `filename`, relative to its own folder or
+    absolute; or a folder of images; or a pattern in quotes. OUTPUT, a CSV or a .parquet file, gets
     `filename,logit`, one row per input row, in the same order; a logit above 0 means synthetic.
-    `-` reads standard input, or writes standard output.
+    `-` reads a CSV from standard input, or writes one to standard output.
 
     A row whose image cannot be read has an empty logit, and its reason stands in
-    OUTPUT.CSV.errors.csv; the exit code is then 3.
+    OUTPUT.errors.csv, or in a Parquet file's column `reason`; the exit code is then 3.
 
     What ends a run early, Ctrl-C or a power cut, loses nothing: the rows until then are in
-    OUTPUT.CSV.journal, and --resume goes on from there, to the same bytes.
+    OUTPUT.journal, and --resume goes on from there, to the same bytes.
 
     \b
     Example:
       trtdet score input.csv output.csv
+      trtdet score photos/ scores.parquet
+      trtdet score 'photos/**/*.jpg' scores.csv
       trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
     """
+    if others := click.get_current_context().args:
+        raise click.UsageError(
+            f"{2 + len(others)} names were given, and INPUT and OUTPUT are two: put a "
+            "pattern in quotes, as in: trtdet score 'photos/*.jpg' scores.csv"
+        )
+
     from trtdet.commands.score_job import Job, run_job
     from trtdet.commands.score_report import Report
     from trtdet.engine.backends import choose_backend
+    from trtdet.engine.confine import open_root
     from trtdet.engine.deadline import Deadline
     from trtdet.engine.ensemble import open_any
     from trtdet.engine.gpus import open_gpus
@@ -121,9 +137,10 @@ def command(
     if output_csv == "-" and (deadline or as_json):
         option = "--deadline" if deadline else "--json"
         raise InputError(f"{option} needs an output file: standard output is taken by the rows")
-    check_output(output_csv, input_csv)
+    check_output(output_csv, input_csv, failed_logit)
+    confined = None if root is None else open_root(root)
     folder = find_bundle(engine)
-    with open_table(input_csv, sys.stdin.buffer) as table:
+    with open_table(input_csv, sys.stdin.buffer, root=confined, output=output_csv) as table:
         bundle = open_any(folder)
         if engine is None and folder == starter_bundle():
             say("no engine was chosen: the starter scores (`trtdet inspect starter`)")

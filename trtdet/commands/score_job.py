@@ -27,7 +27,7 @@ from trtdet.engine.journal import (
     write_again,
 )
 from trtdet.engine.runner import Runner
-from trtdet.engine.sink import CsvSink, errors_path, leftovers, open_sink
+from trtdet.engine.sink import Sink, leftovers, open_sink, reasons_path
 from trtdet.engine.table import Table
 
 
@@ -78,7 +78,7 @@ def run_job(job: Job, report: Report) -> None:
         keep_journal(
             sink,
             output,
-            describe_job(job.bundle.path, runner, table.path, job.options),
+            describe_job(job.bundle.path, runner, table, job.options),
             resume=job.resume,
             stray=stray,
             on_kept=kept,
@@ -144,9 +144,9 @@ def resume_command() -> str:
     return f"trtdet {shlex.join(arguments)}"
 
 
-def _name_errors(report: Report, sink: CsvSink) -> None:
+def _name_errors(report: Report, sink: Sink) -> None:
     if sink.failures and report.output != "-":
-        report.errors = str(errors_path(Path(report.output)))
+        report.errors = str(reasons_path(Path(report.output)))
 
 
 def _say_stopping() -> None:
