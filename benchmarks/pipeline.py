@@ -92,7 +92,7 @@ def measure_rates(table: Path, engine: str, rounds: int) -> Rates:
     """Decode, inference and whole in turn, `rounds` times; medians."""
     bundle = open_bundle(find_bundle(engine))
     with open_table(str(table), sys.stdin.buffer) as opened:
-        paths = [opened.resolve(row) for row in opened.rows()]
+        paths = [opened.folder / row.filename for row in opened.rows()]
     backend, _rejected = choose_backend("auto")
     decode, inference, whole = [], [], []
     for _ in range(rounds):
@@ -157,7 +157,7 @@ def time_command(table: Path, engine: str) -> tuple[float, float]:
 def peak_memory_mib(table: Path, engine: str, rows: int) -> float:
     """Peak memory of scoring `rows` rows, the table's images over and over."""
     with open_table(str(table), sys.stdin.buffer) as opened:
-        names = [str(opened.resolve(row).absolute()) for row in opened.rows()]
+        names = [str((opened.folder / row.filename).absolute()) for row in opened.rows()]
     with tempfile.TemporaryDirectory() as folder:
         longer = Path(folder) / "rows.csv"
         lines = (names[index % len(names)] for index in range(rows))

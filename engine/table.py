@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -77,14 +76,13 @@ def open_table(
             path, shown = _spooled(stdin, stack), "standard input"
         elif is_listed(source):
             folder, kind = path if path.is_dir() else folder, "files found"
-            path = _written_down(
-                list_names(source, root, None if output == "-" else Path(output)), stack
-            )
+            own = None if output == "-" else Path(output)
+            path = _written_down(list_names(source, root, own), stack)
         else:
             if parquet_table.is_parquet(path):
                 count_names, read_names = parquet_table.count_names, parquet_table.read_names
             if path.exists() and not path.is_file():  # a pipe is read once only
-                path = _spooled(stack.enter_context(_open_pipe(path)), stack)
+                path = _spooled_pipe(path, stack)
             else:
                 folder = path.parent
         row_count = count_names(path, shown)
@@ -92,14 +90,12 @@ def open_table(
         yield Table(path, root or folder, root, kind, row_count, names)
 
 
-@contextmanager
-def _open_pipe(path: Path) -> Iterator[BinaryIO]:
+def _spooled_pipe(path: Path, stack: ExitStack) -> Path:
     try:
-        mode = path.stat().st_mode
         with path.open("rb") as file:
-            if not (stat.S_ISFIFO(mode) or file.isatty()):  # /dev/zero has no end
+            if not (path.is_fifo() or file.isatty()):  # /dev/zero has no end
                 raise InputError(f"{path} is a device: give a CSV, a Parquet file or a folder")
-            yield file
+            return _spooled(file, stack)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
