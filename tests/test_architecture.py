@@ -96,6 +96,7 @@ def test_the_runtime_loads_neither_torch_nor_onnx_nor_an_unused_backend():
     assert "trtdet" in modules_after("import trtdet.engine")
     for statement in ("import trtdet.engine", everything):
         unwanted = {"torch", "onnx", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx", "pycuda"}
+        unwanted |= {"pyarrow"}
         assert not unwanted & modules_after(statement)
     assert "openvino" in modules_after("import trtdet.engine.openvino")
 

@@ -37,7 +37,6 @@ def write(path: Path, column, **options) -> Path:
     [
         *(pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary()),
         pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        pyarrow.dictionary(pyarrow.int8(), pyarrow.string()),
     ],
     ids=str,
 )
