@@ -17,6 +17,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageFile
@@ -70,6 +71,7 @@ def list_names(source: str, root: Path | None = None, output: Path | None = None
         raise InputError(f"{what}: give a CSV, a Parquet file, a folder, or a pattern in quotes")
 
 
+@cache
 def image_suffixes() -> frozenset[str]:
     """The suffixes of what Pillow, as installed here, decodes: in small letters, with the dot."""
     Image.init()
