@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from io import BytesIO
 from typing import Any
 
@@ -32,6 +35,9 @@ DEFAULT_MAX_PIXELS = 178_956_970
 
 DEFAULT_MAX_BYTES = 1 << 30
 
+# Far beyond what a picture within the other limits takes, even on a small machine.
+DEFAULT_MAX_SECONDS = 60.0
+
 _OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 # Ways to save the probe that must come back alike from both libraries before OpenCV is used.
@@ -41,7 +47,19 @@ _PROBES: dict[PlainFormat, list[dict[str, Any]]] = {
     "WEBP": [{"quality": 80}, {"lossless": True}],
 }
 
+# What Pillow imports only when a file asks for it: the profiles of LAB, palettes, colours by name.
+_LATE_IMPORTS = ("ImageCms", "ImageColor", "ImagePalette", "ImageSequence")
+
 _muted: AbstractContextManager[None] = nullcontext()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost, from its file to its pixels."""
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_bytes: int = DEFAULT_MAX_BYTES  # of the file
+    max_seconds: float = DEFAULT_MAX_SECONDS
 
 
 def quiet_decoders(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
@@ -61,6 +79,21 @@ def quiet_decoders(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     # Pillow raises above twice this number. It stays on: it also checks images inside images.
     Image.MAX_IMAGE_PIXELS = -(-max(max_pixels, DEFAULT_MAX_PIXELS) // 2)
+
+
+def load_decoders() -> None:
+    """Load now what `decode_rgb` loads when a file asks for it.
+
+    For a process that opens no file, and starts no thread, once it sees images.
+    """
+    _load_plugins()
+    for name in _LATE_IMPORTS:
+        import_module(f"PIL.{name}")
+    for image_format in _PROBES:
+        _opencv_is_exact(image_format)
+    cv2.setNumThreads(1)
+    if "PIL.AvifImagePlugin" in sys.modules:
+        sys.modules["PIL.AvifImagePlugin"].__dict__["DEFAULT_MAX_THREADS"] = 1
 
 
 def decode_rgb(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -127,7 +160,10 @@ def _check_file(status: os.stat_result, max_bytes: int) -> None:
     if status.st_size == 0:
         raise ImageError("the file is empty")
     if status.st_size > max_bytes:
-        raise ImageError(f"the file has {status.st_size:,} bytes, over the limit of {max_bytes:,}")
+        raise ImageError(
+            f"the file has {status.st_size:,} bytes, over the limit of {max_bytes:,}; "
+            "raise it with --max-bytes"
+        )
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -201,9 +237,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 def _open_with_pillow(data: bytes) -> ImageFile.ImageFile:
     """Read the header only. Raises ImageError where Pillow refuses the file."""
-    # All plugins now: two threads that find one missing at once make Pillow refuse a good file.
-    Image.preinit()
-    Image.init()
+    _load_plugins()
     try:
         image = Image.open(BytesIO(data))
     except Exception as error:
@@ -215,6 +249,12 @@ def _open_with_pillow(data: bytes) -> ImageFile.ImageFile:
     if isinstance(image, ImageFile.StubImageFile):
         raise ImageError(f"{image.format} needs a plugin that Pillow does not have")
     return image
+
+
+def _load_plugins() -> None:
+    """All plugins now: two threads that find one missing at once make Pillow refuse a good file."""
+    Image.preinit()
+    Image.init()
 
 
 def _refusal(error: Exception, image_format: str | None) -> str:

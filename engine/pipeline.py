@@ -13,11 +13,12 @@ its slot is done when every member has seen it.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,15 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.engine.confine import Confined
-from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
+from trtdet.engine.decode import Limits, quiet_decoders, read_image_file
+from trtdet.engine.decode_pool import DecodePool, Decoder, ThreadDecoder
 from trtdet.engine.engine import Engine
 from trtdet.engine.nvtx import stage
 from trtdet.engine.sink import Sink
+from trtdet.engine.steps import Rgb
 from trtdet.engine.table import Row
 from trtdet.errors import ImageError
 
 # How long to wait for a result before asking the session whether it is still alive.
 LIVENESS_S = 5.0
+
+_DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -77,26 +82,38 @@ def score(
     sink: Sink,
     *,
     decode_threads: int,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    limits: Limits = _DEFAULT_LIMITS,
+    isolate: bool = False,
     on_rows: Callable[[int], None] = lambda _count: None,
     stopping: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Summary:
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
 
-    Once `stopping` says so no row is begun; those that were are finished.
+    Once `stopping` says so no row is begun; those that were are finished. `isolate` decodes in
+    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when a session fails.
     """
-    quiet_decoders(max_pixels)
+    quiet_decoders(limits.max_pixels)
     start, failed_before = time.perf_counter(), sink.failures
-    run = _Run(resolve, engine, sink, max_pixels, on_rows, stopping)
-    with ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as pool:
-        try:
-            run.drive(iter(rows), pool)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    run = _Run(resolve, engine, sink, limits, on_rows, stopping, say)
+
+    def open_decoder(replaces: bool) -> Decoder:
+        if isolate or (replaces and sys.platform == "linux"):
+            from trtdet.engine.isolate import IsolatedDecoder
+
+            if not isolate:
+                run.say_once(
+                    "a file took too long, and its thread cannot be stopped: a process takes its "
+                    "place, as with --isolate"
+                )
+            return IsolatedDecoder(limits, run.say_once)
+        return ThreadDecoder(limits)
+
+    with DecodePool(decode_threads, limits.max_seconds, open_decoder, run.break_off) as pool:
+        run.drive(iter(rows), pool)
     failures = sink.failures - failed_before
     return Summary(run.written, failures, time.perf_counter() - start)
 
@@ -113,20 +130,22 @@ class _Run:
         resolve: Callable[[Row], Path | Confined],
         engine: Engine,
         sink: Sink,
-        max_pixels: int,
+        limits: Limits,
         on_rows: Callable[[int], None],
         stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ):
         self.written, self._stopping = 0, stopping
+        self._say, self._said = say, set[str]()
         self._resolve, self._engine = resolve, engine
-        self._sink, self._max_pixels, self._on_rows = sink, max_pixels, on_rows
+        self._sink, self._limits, self._on_rows = sink, limits, on_rows
         self._slots = [_Slot(number) for number in range(engine.slots)]
         self._ended: SimpleQueue[int | BaseException] = SimpleQueue()  # a slot, or what broke
         self._count_lock = Lock()
         for lane in engine.lanes:
             lane.session.on_done = self._ended.put
 
-    def drive(self, rows: Iterable[Row], pool: ThreadPoolExecutor) -> None:
+    def drive(self, rows: Iterable[Row], pool: DecodePool) -> None:
         rows = iter(rows)
         free = deque(self._slots)
         in_order: deque[_Slot] = deque()
@@ -145,41 +164,54 @@ class _Run:
                 self._write(slot)
                 free.append(slot)
 
-    def _fill(self, slot: _Slot, batch: list[Row], pool: ThreadPoolExecutor) -> None:
+    def _fill(self, slot: _Slot, batch: list[Row], pool: DecodePool) -> None:
         slot.rows, slot.reasons = batch, [None] * len(batch)
         slot.undecoded, slot.unfinished = len(batch), len(self._engine.lanes)
         for position in range(len(batch), self._engine.batch):
             self._engine.blank(slot.number, position)
-        for position in range(len(batch)):
-            pool.submit(self._decode, slot, position)
+        for position, row in enumerate(batch):
+            pool.submit(partial(self._decode, row), partial(self._place, slot, position))
 
-    def _decode(self, slot: _Slot, position: int) -> None:
-        """In a decode thread: one row's image into its place in the slot."""
-        try:
-            try:
-                self._load(slot, position)
-            except ImageError as reason:
-                slot.reasons[position] = str(reason)
-                self._engine.blank(slot.number, position)
-            with self._count_lock:
-                slot.undecoded -= 1
-                if slot.undecoded > 0:
-                    return
-            for lane in self._engine.lanes:
-                if any(reason is None for reason in slot.reasons):
-                    lane.session.start(slot.number)
-                else:  # there is nothing in it to infer
-                    self._ended.put(slot.number)
-        except BaseException as broken:  # the caller's thread raises it
-            self._ended.put(broken)
+    def say_once(self, text: str) -> None:
+        """In any thread."""
+        with self._count_lock:
+            known = text in self._said
+            self._said.add(text)
+        if not known:
+            self._say(text)
 
-    def _load(self, slot: _Slot, position: int) -> None:
-        row = slot.rows[position]
+    def break_off(self, broken: BaseException) -> None:
+        """In any thread: the caller's thread raises it."""
+        self._ended.put(broken)
+
+    def _decode(self, row: Row, decoder: Decoder) -> Rgb:
+        """In a decode thread, which may be abandoned meanwhile: one row's image."""
         if not row.filename:
             raise ImageError("the row has no file name")
         with stage("decode"):
-            data = read_image_file(self._resolve(row))
-            rgb = decode_rgb(data, max_pixels=self._max_pixels)
+            data = read_image_file(self._resolve(row), max_bytes=self._limits.max_bytes)
+            return decoder.decode(data)
+
+    def _place(self, slot: _Slot, position: int, decoded: Rgb | ImageError) -> None:
+        """In a decode thread, or the pool's watch: one row's image into its place in the slot."""
+        try:
+            if isinstance(decoded, ImageError):
+                raise decoded
+            self._load(slot, position, decoded)
+        except ImageError as reason:
+            slot.reasons[position] = str(reason)
+            self._engine.blank(slot.number, position)
+        with self._count_lock:
+            slot.undecoded -= 1
+            if slot.undecoded > 0:
+                return
+        for lane in self._engine.lanes:
+            if any(reason is None for reason in slot.reasons):
+                lane.session.start(slot.number)
+            else:  # there is nothing in it to infer
+                self._ended.put(slot.number)
+
+    def _load(self, slot: _Slot, position: int, rgb: Rgb) -> None:
         try:
             with stage("load"):
                 for lane in self._engine.lanes:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.confine import Confined
-from trtdet.engine.decode import DEFAULT_MAX_PIXELS
+from trtdet.engine.decode import Limits
 from trtdet.engine.engine import Engine, open_engine
 from trtdet.engine.ensemble import Ensemble
 from trtdet.engine.machine import core_count
@@ -61,23 +61,31 @@ def open_local(
     bundle: Bundle | Ensemble,
     *,
     decode_threads: int | None,
-    max_pixels: int | None,
+    limits: Limits,
+    isolate: bool = False,
+    say: Callable[[str], None] = lambda _text: None,
     **how: Any,
 ) -> Iterator[LocalRunner]:
-    """An engine in this process. `how`: see `trtdet.engine.engine.open_engine`."""
+    """An engine in this process. `how`: see `trtdet.engine.engine.open_engine`.
+
+    `isolate` decodes in sandboxed processes; `say` hears what a user should know about them.
+    """
     with open_engine(backend, bundle, **how) as engine:
         yield LocalRunner(
             engine,
             decode_threads=decode_threads or core_count(),
-            max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+            limits=limits,
+            isolate=isolate,
+            say=say,
         )
 
 
 class LocalRunner:
     """An engine in this process."""
 
-    def __init__(self, engine: Engine, *, decode_threads: int, max_pixels: int):
-        self._engine, self._threads, self._max_pixels = engine, decode_threads, max_pixels
+    def __init__(self, engine: Engine, **decoding: Any):
+        """`decoding`: see `trtdet.engine.pipeline.score`."""
+        self._engine, self._decoding = engine, decoding
 
     @property
     def name(self) -> str:
@@ -109,10 +117,9 @@ class LocalRunner:
             resolve,
             self._engine,
             sink,
-            decode_threads=self._threads,
-            max_pixels=self._max_pixels,
             on_rows=on_rows,
             stopping=stopping,
+            **self._decoding,
         )
 
     def reductions(self) -> list[Reduction]:

@@ -11,7 +11,9 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -66,12 +68,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: click's errors and ours become one message and an exit code."""
+    """The console script."""
+    leave(run())
+
+
+def run() -> int:
+    """What the command line asks for. Click's errors and ours become a message and an exit code."""
     _replace_closed_streams()
     # A job scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = cli.main(prog_name="trtdet", standalone_mode=False)
+        code: int = cli.main(prog_name="trtdet", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -85,6 +92,20 @@ def main() -> None:
         where = f" ({error.filename})" if error.filename else ""
         click.echo(f"Error: {error.strerror or error}{where}", err=True)
         code = 2
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, at once where a decoder that was given up still runs in a thread.
+
+    The interpreter would be taken down under it, and C++ that comes back to it then aborts.
+    """
+    pool = sys.modules.get("trtdet.engine.decode_pool")
+    if pool is not None and pool.abandoned_decoders_run():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

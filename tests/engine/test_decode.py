@@ -391,7 +391,7 @@ def test_a_file_is_read_whole(tmp_path: Path):
     for each in (path, str(path), link):
         assert read_image_file(each) == b"x" * 100_000
     assert len(read_image_file(path, max_bytes=100_000)) == 100_000
-    with pytest.raises(ImageError, match=r"has 100,000 bytes, over the limit of 99,999$"):
+    with pytest.raises(ImageError, match=r"has 100,000 bytes, over the limit of 99,999; raise .*"):
         read_image_file(path, max_bytes=99_999)
 
 

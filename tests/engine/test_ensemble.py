@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.engine.ensembles import MEMBERS, VOTE, make_ensemble
-from trtdet.engine import pipeline
+from trtdet.engine import decode_pool, pipeline
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.decision import AS_IT_IS
@@ -93,13 +93,13 @@ def test_scores_are_the_vote_of_the_members_scores(ensemble, pictures, combine, 
 
 def test_an_image_is_read_and_decoded_once(ensemble, pictures, monkeypatch):
     decoded = []
-    real = pipeline.decode_rgb
+    real = decode_pool.decode_rgb
 
     def counting(data, **options):
         decoded.append(len(data))
         return real(data, **options)
 
-    monkeypatch.setattr(pipeline, "decode_rgb", counting)
+    monkeypatch.setattr(decode_pool, "decode_rgb", counting)
     rows = run(open_any(ensemble), [*pictures, *pictures])
     assert len(rows) == len(decoded) == 2 * len(pictures)
 

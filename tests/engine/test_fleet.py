@@ -17,6 +17,7 @@ from tests.engine.poison import Accidents
 from trtdet.engine import fleet as module
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import open_bundle
+from trtdet.engine.decode import Limits
 from trtdet.engine.ensemble import open_any
 from trtdet.engine.fleet import open_fleet
 from trtdet.engine.fleet_worker import WorkerOptions
@@ -24,7 +25,7 @@ from trtdet.engine.runner import open_local
 from trtdet.engine.table import Row
 from trtdet.errors import BackendError, BundleError
 
-HOW = {"batch": 2, "decode_threads": 1, "max_pixels": None}
+HOW = {"batch": 2, "decode_threads": 1, "limits": Limits()}
 
 
 class ListSink:

@@ -14,11 +14,13 @@ import pytest
 from trtdet.engine import openvino, pipeline
 from trtdet.engine.backends import choose_backend, compile_graph, infer
 from trtdet.engine.bundle import Bundle, open_bundle
-from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb
+from trtdet.engine.decode import DEFAULT_MAX_PIXELS, Limits, decode_rgb
 from trtdet.engine.engine import Engine, Lane
 from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.table import Row
 from trtdet.errors import BackendError
+
+DEFAULT_LIMITS = Limits()
 
 
 class ListSink:
@@ -47,7 +49,7 @@ def engine_of(session, bundle: Bundle) -> Engine:
     return Engine((Lane(session, bundle.decision, bundle),), bundle.outputs)
 
 
-def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX_PIXELS):
+def run(bundle, names, *, batch=1, threads=2, slots=None, limits=DEFAULT_LIMITS, isolate=False):
     sink = ListSink()
     rows = (Row(index, str(name)) for index, name in enumerate(names))
     with closing(open_small(bundle, batch, slots)) as session:
@@ -57,7 +59,8 @@ def run(bundle, names, *, batch=1, threads=2, slots=None, max_pixels=DEFAULT_MAX
             engine_of(session, bundle),
             sink,
             decode_threads=threads,
-            max_pixels=max_pixels,
+            limits=limits,
+            isolate=isolate,
         )
     assert summary.rows == len(sink.rows)
     assert summary.failures == sink.failures
@@ -116,7 +119,7 @@ def test_a_bad_image_costs_its_row_and_nothing_else(bundle, pictures, tmp_path, 
 
 
 def test_the_pixel_limit_is_a_row_with_a_reason(bundle, pictures):
-    ((_, logit, reason),) = run(bundle, pictures[:1], max_pixels=100)
+    ((_, logit, reason),) = run(bundle, pictures[:1], limits=Limits(max_pixels=100))
     assert logit is None
     assert "--max-pixels" in reason
 

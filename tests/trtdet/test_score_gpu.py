@@ -14,6 +14,7 @@ from tests.engine.fake_gpu import Fake, install, plan_of
 from trtdet.cli import main
 from trtdet.engine import pipeline
 from trtdet.engine.bundle import GRAPH, INPUT_NAME, Bundle, open_bundle
+from trtdet.engine.decode import Limits
 from trtdet.engine.fleet import open_fleet
 from trtdet.engine.plan_key import PlanKey
 from trtdet.engine.plans import Plan, write_plan
@@ -113,7 +114,7 @@ def test_several_gpus_have_a_process_each(
 
     def open_on_the_cpu(workers):
         started.extend(workers)
-        how = {"decode_threads": 1, "max_pixels": None, "batch": 2}
+        how = {"decode_threads": 1, "limits": Limits(), "batch": 2}
         return open_fleet(
             [replace(each, backend="openvino", how={**each.how, **how}) for each in workers]
         )

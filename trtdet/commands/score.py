@@ -60,6 +60,18 @@ EXIT_INTERRUPTED = 130
     help="Names are relative to DIR, and a row whose name leads out of it is not scored.",
 )
 @click.option(
+    "--max-bytes", type=click.IntRange(min=1), metavar="N", help="Refuse larger files [1 GiB]."
+)
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Give an image up that takes longer to read and decode [60].",
+)
+@click.option(
+    "--isolate", is_flag=True, help="Decode in sandboxed processes: for files of strangers."
+)
+@click.option(
     "--resume", is_flag=True, help="Go on with a run of the same job that was interrupted."
 )
 @click.option(
@@ -86,6 +98,9 @@ def command(
     failed_logit: float | None,
     raw: bool,
     max_pixels: int | None,
+    max_bytes: int | None,
+    max_seconds: float | None,
+    isolate: bool,
     root: str | None,
     resume: bool,
     deadline: float | None,
@@ -124,6 +139,7 @@ def command(
     from trtdet.engine.backends import choose_backend
     from trtdet.engine.confine import open_root
     from trtdet.engine.deadline import Deadline
+    from trtdet.engine.decode import Limits
     from trtdet.engine.ensemble import open_any
     from trtdet.engine.gpus import open_gpus
     from trtdet.engine.runner import open_local
@@ -152,7 +168,13 @@ def command(
             "raw": raw,
             "gpu": make_gpu_options(**gpu),
             "decode_threads": threads,
-            "max_pixels": max_pixels,
+            "limits": Limits(
+                max_pixels=max_pixels or Limits.max_pixels,
+                max_bytes=max_bytes or Limits.max_bytes,
+                max_seconds=max_seconds or Limits.max_seconds,
+            ),
+            "isolate": isolate,
+            "say": say,
         }
         open_runner: Callable[[], AbstractContextManager[Runner]]
         open_runner = partial(open_local, chosen, bundle, **how)
@@ -163,7 +185,13 @@ def command(
             output_csv,
             bundle,
             open_runner,
-            {"raw": raw, "failed_logit": failed_logit, "max_pixels": max_pixels},
+            # Not max_seconds: what it refuses is the machine's and the day's, and nobody's job.
+            {
+                "raw": raw,
+                "failed_logit": failed_logit,
+                "max_pixels": max_pixels,
+                "max_bytes": max_bytes,
+            },
             failed_logit=failed_logit,
             resume=resume,
             deadline=Deadline(started + deadline, table.row_count) if deadline else None,

@@ -90,7 +90,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from trtdet.cli import main  # noqa: E402
+from trtdet.cli import leave, run  # noqa: E402
 from trtdet.commands.score_report import EXIT_FAILED_ROWS  # noqa: E402
 
 if __name__ == "__main__":
@@ -98,10 +98,8 @@ if __name__ == "__main__":
         sys.exit("usage: python main.py input.csv output.csv")
     bundle = str(HERE / "bundle")
     sys.argv[1:] = ["score", "--engine", bundle, "--failed-logit", "0", "--", *sys.argv[1:]]
-    try:
-        main()
-    except SystemExit as ended:  # a row that failed has its number: the run did not fail
-        sys.exit(0 if ended.code == EXIT_FAILED_ROWS else ended.code)
+    code = run()
+    leave(0 if code == EXIT_FAILED_ROWS else code)  # a row that failed has its number
 '''
 
 _DOCKERFILE = """# {name}, by trtdet. Build and run:
