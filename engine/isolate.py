@@ -76,6 +76,10 @@ class IsolatedDecoder:
             raise ImageError("its decoder did not start")
         try:
             return process.decode(data, self._limits.max_pixels)
+        except _NonsenseError as error:
+            self._process = None
+            process.end()
+            raise ImageError(f"its decoder {error}") from None
         except (OSError, EOFError):
             self._process = None
             raise ImageError(f"its decoder {process.end()}") from None
@@ -110,6 +114,13 @@ class IsolatedDecoder:
             )
 
 
+class _NonsenseError(EOFError):
+    """A process answers what no decoder would."""
+
+    def __init__(self) -> None:
+        super().__init__("gave an answer that makes no sense")
+
+
 class _Process:
     """One process, its socket, and the memory that it shares."""
 
@@ -142,7 +153,7 @@ class _Process:
         self._channel.settimeout(START_S)
         kind, _, _, words = self._receive_reply()
         if kind != READY:
-            raise EOFError("its first words make no sense")
+            raise _NonsenseError
         self._channel.settimeout(None)
         return words
 
@@ -154,7 +165,7 @@ class _Process:
         if kind == REFUSED and words:
             raise ImageError(words)
         if kind != DECODED or not 0 < width * height <= max_pixels:
-            raise EOFError("its answer makes no sense")
+            raise _NonsenseError
         # A copy: the process goes on to the next image, and may write what it likes at any time.
         shared = np.frombuffer(self._pixels, np.uint8, 3 * width * height)
         rgb: NDArray[np.uint8] = shared.reshape(height, width, 3).copy()
@@ -172,8 +183,7 @@ class _Process:
             code = self._popen.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._popen.kill()
-            self._popen.wait()
-            code = 0
+            code = self._popen.wait()
         self._pixels.close()
         with self._printed:
             self._printed.seek(0)
@@ -183,14 +193,12 @@ class _Process:
             return "was killed (SIGKILL), most likely because memory ran out"
         if code < 0:
             return f"crashed ({signal.Signals(-code).name})"
-        if code > 0:
-            return f"ended (exit code {code})"
-        return "gave an answer that makes no sense"  # it ended because its socket was closed
+        return f"ended (exit code {code})"
 
     def _receive_reply(self) -> tuple[int, int, int, str]:
         kind, width, height, length = REPLY.unpack(self._receive(REPLY.size))
         if length > _MOST_WORDS:
-            raise EOFError("its answer makes no sense")
+            raise _NonsenseError
         words = self._receive(length).decode(errors="replace")
         return kind, width, height, " ".join(words.split())
 
