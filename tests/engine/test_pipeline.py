@@ -124,6 +124,38 @@ def test_the_pixel_limit_is_a_row_with_a_reason(bundle, pictures):
     assert "--max-pixels" in reason
 
 
+def test_a_file_that_is_read_too_slowly_costs_its_row_and_reaches_no_slot(
+    bundle, pictures, monkeypatch
+):
+    """What is read at last, when its slot has other images, is thrown away."""
+    slow, real, late = str(pictures[0]), pipeline.read_image_file, threading.Event()
+
+    def read(path, **options):
+        time.sleep(0.8 if str(path) == slow else 0.02)
+        if str(path) == slow:
+            late.set()
+        return real(path, **options)
+
+    good = {name: logit for name, logit, _ in run(bundle, pictures[1:])}
+    monkeypatch.setattr(pipeline, "read_image_file", read)
+    names = [slow, *list(pictures[1:]) * 8]
+    rows = run(bundle, names, batch=2, slots=2, limits=Limits(max_seconds=0.3))
+    assert rows[0] == (
+        slow,
+        None,
+        "took more than 0.3 s to read and decode; raise it with --max-seconds",
+    )
+    assert rows[1:] == [(str(name), good[str(name)], None) for name in names[1:]]
+    assert late.is_set()  # it came while the others were scored
+
+
+def test_isolated_decoders_give_the_same_rows(bundle, pictures, tmp_path):
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(pictures[1].read_bytes()[:-200])
+    names = [*pictures, cut, tmp_path / "missing.png"]
+    assert run(bundle, names, isolate=True) == run(bundle, names)
+
+
 def test_scoring_leaves_the_arithmetic_of_the_process_alone(bundle, pictures):
     run(bundle, pictures[:2])
     assert np.float32(1e-40) * np.float32(0.5) > 0  # no denormal is flushed in this thread
