@@ -30,7 +30,11 @@ setup(
     python_requires=">=3.10",
     package_dir=ROOMS,
     packages=list(ROOMS),
-    package_data={"trtdet": ["py.typed", "starter/*"], "trtdet.engine": ["*.cu"]},
+    package_data={
+        "trtdet": ["py.typed", "starter/*"],
+        "trtdet.engine": ["*.cu"],
+        "trtdet.benchmarks": ["*.css"],
+    },
     entry_points={"console_scripts": ["trtdet = trtdet.cli:main"]},
     install_requires=[
         "numpy>=1.26",
