@@ -103,18 +103,23 @@ def table(
     *,
     caption: str | None = None,
     texts: int = 1,
+    drawings: int = 0,
 ) -> Element:
-    """A table; the first `texts` columns are text, the others numbers with their digits aligned."""
+    """A table: the first `texts` columns are text, the last `drawings` hold strips or bars of
+    `charts`, and those between numbers, with their digits aligned.
+    """
+    kinds = ["text"] * texts + ["number"] * (len(columns) - texts - drawings)
+    kinds += ["drawing"] * drawings
 
     def row(tag: str, cells: Sequence[Content]) -> Element:
         made = []
-        for place, cell in enumerate(cells):
+        for place, (cell, kind) in enumerate(zip(cells, kinds, strict=True)):
             heads_row = tag == "td" and place == 0
             made.append(
                 element(
                     "th" if heads_row else tag,
                     cell,
-                    class_=None if place < texts else "number",
+                    class_=kind,
                     scope="row" if heads_row else "col" if tag == "th" else None,
                 )
             )

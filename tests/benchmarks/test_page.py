@@ -54,6 +54,7 @@ def sample_page(name: str) -> str:
                 [[name, page.interval(0.5, 0.4, 0.6), charts.strip(y, estimates, reference=0.5),
                   charts.bars(y, [(name, 0.3, 0)])]],
                 caption=name,
+                drawings=2,
             ),
             note=name,
         ),
@@ -106,9 +107,9 @@ def test_a_page_opens_without_a_complaint_and_fits(tmp_path: Path, width: int, d
     with open_browser() as browser:
         browser.open(path, width=width, dark=dark)
         assert browser.complaints == []
-        assert browser.requests == [path.absolute().as_uri(), "data:,"] or browser.requests == [
+        assert {url for url in browser.requests if not url.startswith("data:")} == {
             path.absolute().as_uri()
-        ]
+        }
         assert browser.evaluate("document.documentElement.scrollWidth") == width
         background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(20, 23, 26)" if dark else "rgb(253, 253, 252)")
