@@ -1,7 +1,8 @@
 """A labelled CSV: `filename,label` (0 real, 1 synthetic), with optional columns that groups use.
 
-`split` is `train` or `val`; `source` says where a file comes from; `image` names the picture that
-several files were cut from, which therefore stay together.
+`split` is `train` or `val`; `source` says where a file comes from, `generator` what made it; `part`
+is the VIP Cup's, 1 or 2; `image` names the picture that several files were cut from, which
+therefore stay together.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class LabelledImage:
     split: str = ""  # "train", "val", another name, or empty where the CSV has no such column
     source: str = ""
     generator: str = ""
+    part: str = ""
     image: str = ""  # files of one picture share it; the file's own name where the CSV has none
 
 
@@ -119,6 +121,7 @@ def _labelled(folder: Path, row: dict[str, str]) -> LabelledImage:
         split=(row.get("split") or "").strip().lower(),
         source=row.get("source") or "",
         generator=row.get("generator") or "",
+        part=(row.get("part") or "").strip(),
         image=row.get("image") or name,
     )
 

@@ -42,6 +42,8 @@ LIVENESS_S = 5.0
 
 _DEFAULT_LIMITS = Limits()
 
+Change = Callable[[Row, Rgb], Rgb]  # makes of a decoded image the one that is scored
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -87,18 +89,20 @@ def score(
     on_rows: Callable[[int], None] = lambda _count: None,
     stopping: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _text: None,
+    change: Change | None = None,
 ) -> Summary:
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
 
     Once `stopping` says so no row is begun; those that were are finished. `isolate` decodes in
-    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them.
+    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them. `change` is done to
+    each decoded image, in a decode thread.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when a session fails.
     """
     quiet_decoders(limits.max_pixels)
     start, failed_before = time.perf_counter(), sink.failures
-    run = _Run(resolve, engine, sink, limits, on_rows, stopping, say)
+    run = _Run(resolve, engine, sink, limits, on_rows, stopping, say, change)
 
     def open_decoder(replaces: bool) -> Decoder:
         if isolate or (replaces and sys.platform == "linux"):
@@ -134,8 +138,9 @@ class _Run:
         on_rows: Callable[[int], None],
         stopping: Callable[[], bool],
         say: Callable[[str], None],
+        change: Change | None,
     ):
-        self.written, self._stopping = 0, stopping
+        self.written, self._stopping, self._change = 0, stopping, change
         self._say, self._said = say, set[str]()
         self._resolve, self._engine = resolve, engine
         self._sink, self._limits, self._on_rows = sink, limits, on_rows
@@ -212,6 +217,8 @@ class _Run:
                 self._ended.put(slot.number)
 
     def _load(self, slot: _Slot, position: int, rgb: Rgb) -> None:
+        if self._change is not None:
+            rgb = self._change(slot.rows[position], rgb)
         try:
             with stage("load"):
                 for lane in self._engine.lanes:

@@ -1,0 +1,116 @@
+"""Score labelled images with several bundles, and report what they reach."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trtdet.benchmarks.evaluation import Detector, Report, Settings, make_report
+from trtdet.benchmarks.robustness import draw_subset, measure_robustness, passes
+from trtdet.calibration.labels import LabelledImage, check_classes
+from trtdet.calibration.scoring import score_each
+from trtdet.engine.backends import BackendStatus
+from trtdet.engine.bundle import Bundle
+from trtdet.engine.engine import open_engine
+from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.tensorrt import GpuOptions
+
+ROBUSTNESS_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to score."""
+
+    backend: BackendStatus
+    settings: Settings = Settings()  # noqa: RUF009 - it is frozen
+    robustness_images: int = ROBUSTNESS_IMAGES  # 0: none
+    threads: int | None = None  # of decoding; None: as many as cores
+    gpu: GpuOptions | None = None
+
+
+def evaluate_bundles(
+    bundles: Sequence[Bundle | Ensemble],
+    source: Path,
+    images: Sequence[LabelledImage],
+    run: Run,
+    *,
+    on_rows: Callable[[str, int], None] = lambda _name, _count: None,
+) -> Report:
+    """Score `images`, which were read from `source`, with every bundle in turn, and measure.
+
+    `on_rows` hears a bundle's name and how many images it has just scored. Raises InputError where
+    a bundle can score no image of one class.
+    """
+    labels = np.array([each.label for each in images], np.int64)
+    folder = source if source.is_dir() else source.parent
+    names = [os.path.relpath(each.path, folder) for each in images]
+    detectors = [
+        detector
+        for bundle, name in zip(bundles, _names(bundles), strict=True)
+        for detector in _score(bundle, name, folder, images, labels, run, on_rows)
+    ]
+    data = source.name if source.is_dir() else f"{source.resolve().parent.name}/{source.name}"
+    return make_report(data, images, names, detectors, run.settings)
+
+
+def scored_images(count: int, run: Run) -> int:
+    """How many images a bundle scores in a run over `count`, distorted ones included."""
+    return count + passes() * min(run.robustness_images, count)
+
+
+def _score(
+    bundle: Bundle | Ensemble,
+    name: str,
+    folder: Path,
+    images: Sequence[LabelledImage],
+    labels: np.ndarray,
+    run: Run,
+    on_rows: Callable[[str, int], None],
+) -> list[Detector]:
+    """A detector for each of the bundle's logits."""
+    paths = [each.path for each in images]
+    with open_engine(run.backend, bundle, gpu=run.gpu) as engine:
+        logits, reasons = score_each(
+            engine, paths, on_rows=lambda count: on_rows(name, count), threads=run.threads
+        )
+        scored = np.flatnonzero(~np.isnan(logits).any(1))
+        check_classes([images[index] for index in scored], f"what {name} can score of {folder}")
+        curves: list[dict] = [{} for _column in engine.columns]
+        if run.robustness_images:
+            drawn = draw_subset(labels[scored], run.robustness_images, run.settings.seed)
+            subset = scored[drawn]
+            curves = measure_robustness(
+                engine,
+                [paths[index] for index in subset],
+                labels[subset],
+                logits[subset],
+                run.settings,
+                on_rows=lambda count: on_rows(name, count),
+                threads=run.threads,
+            )
+        columns = engine.columns if len(engine.columns) > 1 else ("",)
+        return [
+            Detector(
+                name=f"{name}: {column}" if column else name,
+                engine=f"{bundle.precision}, {engine.name}",
+                logits=logits[:, number].astype(np.float64),
+                reasons={os.path.relpath(file, folder): why for file, why in reasons.items()},
+                robustness=curves[number],
+            )
+            for number, column in enumerate(columns)
+        ]
+
+
+def _names(bundles: Sequence[Bundle | Ensemble]) -> list[str]:
+    """The bundles' names, with their folders where several have the same."""
+    count = Counter(bundle.name for bundle in bundles)
+    return [
+        bundle.name if count[bundle.name] == 1 else f"{bundle.name} ({bundle.path})"
+        for bundle in bundles
+    ]

@@ -1,0 +1,357 @@
+"""What detectors reach on labelled images, and whether they differ by more than chance.
+
+    scores ─▶ metrics with intervals ─▶ groups, calibration, robustness ─▶ a report
+
+Nothing here scores: logits come from the engine itself (`trtdet.benchmarks.evaluate_bundles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtdet.benchmarks.groups import SMALLEST, Group, find_groups
+from trtdet.calibration.bootstrap import ROUNDS, Interval, draw_metrics, interval, with_intervals
+from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
+from trtdet.calibration.metrics import (
+    Counts,
+    Labels,
+    Metric,
+    Scores,
+    accuracy_at,
+    area_under_roc,
+    balanced_accuracy_at,
+    best_threshold,
+    count_scores,
+    mean_precision,
+    roc_curve,
+    true_negative_rate,
+    true_positive_rate,
+)
+from trtdet.calibration.reliability import Bin, calibration_error, reliability
+from trtdet.calibration.significance import Difference, accuracy_difference, auc_difference, holm
+
+AUC, AP = "AUC", "AP"
+BALANCED, ACCURACY = "balanced accuracy", "accuracy"
+BEST_BALANCED, BEST_ACCURACY = "best balanced accuracy", "accuracy at that threshold"
+FOUND, PASSED = "synthetic found", "real passed"  # true positives, true negatives
+
+# Of the VIP Cup 2022's final score, in balanced accuracy at logit > 0.
+CUP_WEIGHTS = {"1": 0.7, "2": 0.3}
+
+MISTAKES = 5  # that are named, of each class
+
+_ROC_POINTS = 256
+_HISTOGRAM_BINS = 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a detector reaches on some images: what both classes need is left out without them."""
+
+    real: int
+    synthetic: int
+    metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class MeasuredGroup:
+    """The same for a group."""
+
+    kind: str
+    name: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class CupScore:
+    """The VIP Cup's: 0.7 * part 1 + 0.3 * part 2, in balanced accuracy."""
+
+    score: Interval
+    parts: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The ROC, thinned, and where the decision lies on it."""
+
+    false_positives: list[float]
+    true_positives: list[float]
+    at_zero: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often logits fall between two edges; those beyond are in the outermost bins."""
+
+    edges: list[float]
+    real: list[int]
+    synthetic: list[int]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image far on the wrong side."""
+
+    file: str
+    label: int
+    origin: str  # generator or source
+    logit: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A detector under one level of a distortion."""
+
+    level: str
+    failed: int
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector's logits."""
+
+    name: str
+    engine: str  # precision and backend
+    logits: Scores  # [N], NaN where the image could not be scored
+    reasons: dict[str, str]  # by file
+    robustness: dict[str, list[Point]]  # by family of distortions
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that was measured of one detector."""
+
+    name: str
+    engine: str
+    failed: int
+    failures: dict[str, str]  # file: reason
+    overall: Measured
+    threshold: float  # of the best balanced accuracy, chosen on these very images
+    cup: CupScore | None
+    groups: list[MeasuredGroup]
+    bins: list[Bin]
+    calibration_error: float
+    roc: Curve
+    histogram: Histogram
+    mistakes: list[Mistake]
+    robustness: dict[str, list[Point]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One detector against another on the images that both scored; p as it is, and Holm's."""
+
+    first: str
+    second: str
+    images: int
+    auc: Difference
+    auc_holm: float
+    accuracy: Difference  # balanced
+    accuracy_holm: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers depend on besides images and detectors."""
+
+    rounds: int = ROUNDS
+    seed: int = 0
+    smallest_group: int = SMALLEST
+
+
+@dataclass(frozen=True)
+class Report:
+    """What several detectors reach on the same images."""
+
+    data: str
+    images: int
+    real: int
+    synthetic: int
+    settings: Settings
+    results: list[Result]
+    comparisons: list[Comparison]
+
+
+def make_report(
+    data: str,
+    images: Sequence[LabelledImage],
+    names: Sequence[str],
+    detectors: Sequence[Detector],
+    settings: Settings,
+) -> Report:
+    """Measure every detector, and each pair. `names` are the images', as they are shown."""
+    labels = np.array([each.label for each in images], np.int64)
+    groups = find_groups(images, settings.smallest_group)
+    return Report(
+        data=data,
+        images=len(images),
+        real=int((labels == REAL).sum()),
+        synthetic=int((labels == SYNTHETIC).sum()),
+        settings=settings,
+        results=[_result(each, images, names, labels, groups, settings) for each in detectors],
+        comparisons=_compare(labels, detectors, settings),
+    )
+
+
+def measure(
+    labels: Labels,
+    logits: Scores,
+    settings: Settings,
+    *,
+    threshold: float | None = None,
+    only: Sequence[str] = (),
+) -> Measured:
+    """The metrics of images that were scored; `threshold` adds those at the best one.
+
+    An interval at the best threshold holds it where it is. `only` names the metrics that are
+    wanted [all].
+    """
+    real, synthetic = int((labels == REAL).sum()), int((labels == SYNTHETIC).sum())
+    metrics: dict[str, Metric] = {ACCURACY: accuracy_at}
+    if synthetic:
+        metrics[FOUND] = true_positive_rate
+    if real:
+        metrics[PASSED] = true_negative_rate
+    if real and synthetic:
+        metrics |= {AUC: area_under_roc, AP: mean_precision, BALANCED: balanced_accuracy_at}
+        if threshold is not None:
+            metrics[BEST_BALANCED] = partial(balanced_accuracy_at, threshold=threshold)
+            metrics[BEST_ACCURACY] = partial(accuracy_at, threshold=threshold)
+    metrics = {name: metric for name, metric in metrics.items() if not only or name in only}
+    if not len(labels):
+        return Measured(0, 0, {})
+    drawn = with_intervals(metrics, labels, logits, rounds=settings.rounds, seed=settings.seed)
+    return Measured(real, synthetic, drawn)
+
+
+def cup_score(
+    parts: Sequence[str], labels: Labels, logits: Scores, settings: Settings
+) -> CupScore | None:
+    """The VIP Cup's score, where both parts have images of both classes."""
+    named = np.array(parts)
+    total, drawn, intervals = 0.0, np.zeros(settings.rounds), {}
+    for part, weight in CUP_WEIGHTS.items():
+        inside = named == part
+        if len(set(labels[inside].tolist())) < 2:
+            return None
+        counts = count_scores(labels[inside], logits[inside])
+        draws = draw_metrics(
+            {BALANCED: balanced_accuracy_at},
+            counts,
+            rounds=settings.rounds,
+            seed=settings.seed + int(part),  # the parts' images are drawn independently
+        )[BALANCED]
+        value = float(balanced_accuracy_at(counts))
+        intervals[part] = interval(value, draws)
+        total += weight * value
+        drawn += weight * draws
+    return CupScore(interval(total, drawn), intervals)
+
+
+def _result(
+    detector: Detector,
+    images: Sequence[LabelledImage],
+    names: Sequence[str],
+    labels: Labels,
+    groups: Sequence[Group],
+    settings: Settings,
+) -> Result:
+    scored = ~np.isnan(detector.logits)
+    known, logits = labels[scored], detector.logits[scored]
+    counts = count_scores(known, logits)
+    threshold = best_threshold(counts)
+    bins = reliability(known, logits)
+    measured = [
+        MeasuredGroup(
+            group.kind,
+            group.name,
+            measure(labels[members], detector.logits[members], settings),
+        )
+        for group in groups
+        for members in [group.members & scored]
+    ]
+    parts = [each.part for each, kept in zip(images, scored, strict=True) if kept]
+    return Result(
+        name=detector.name,
+        engine=detector.engine,
+        failed=int((~scored).sum()),
+        failures=detector.reasons,
+        overall=measure(known, logits, settings, threshold=threshold),
+        threshold=threshold,
+        cup=cup_score(parts, known, logits, settings),
+        groups=measured,
+        bins=bins,
+        calibration_error=calibration_error(bins),
+        roc=_roc(counts),
+        histogram=_histogram(known, logits),
+        mistakes=_mistakes(images, names, labels, detector.logits),
+        robustness=detector.robustness,
+    )
+
+
+def _compare(labels: Labels, detectors: Sequence[Detector], settings: Settings) -> list[Comparison]:
+    """Every pair, in the order of the detectors; corrected for being several."""
+    found = []
+    for first, second in combinations(detectors, 2):
+        both = ~np.isnan(first.logits) & ~np.isnan(second.logits)
+        pair = (labels[both], first.logits[both], second.logits[both])
+        accuracy = accuracy_difference(*pair, rounds=settings.rounds, seed=settings.seed)
+        found.append((first.name, second.name, int(both.sum()), auc_difference(*pair), accuracy))
+    auc_holm = holm([auc.p for *_names, auc, _accuracy in found])
+    accuracy_holm = holm([accuracy.p for *_names, accuracy in found])
+    return [
+        Comparison(first, second, count, auc, auc_p, accuracy, accuracy_p)
+        for (first, second, count, auc, accuracy), auc_p, accuracy_p in zip(
+            found, auc_holm, accuracy_holm, strict=True
+        )
+    ]
+
+
+def _roc(counts: Counts) -> Curve:
+    false, true = roc_curve(counts)
+    kept = np.unique(np.linspace(0, len(false) - 1, min(_ROC_POINTS, len(false))).astype(int))
+    at_zero = (1.0 - float(true_negative_rate(counts)), float(true_positive_rate(counts)))
+    return Curve(false[kept].tolist(), true[kept].tolist(), at_zero)
+
+
+def _histogram(labels: Labels, logits: Scores) -> Histogram:
+    """Over the middle 99 % of the logits, with 0 among the edges."""
+    low, high = np.quantile(logits, [0.005, 0.995])
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    step = (high - low) / _HISTOGRAM_BINS or 1.0
+    first, last = int(np.floor(low / step)), int(np.ceil(high / step))
+    edges = step * np.arange(first, max(last, first + 1) + 1)
+    inside = np.clip(logits, edges[0], edges[-1])
+    real, synthetic = (np.histogram(inside[labels == label], edges)[0] for label in (0, 1))
+    return Histogram(edges.tolist(), real.tolist(), synthetic.tolist())
+
+
+def _mistakes(
+    images: Sequence[LabelledImage], names: Sequence[str], labels: Labels, logits: Scores
+) -> list[Mistake]:
+    """Of each class the images furthest on the wrong side, the worst first."""
+    found = []
+    for label, sign in ((REAL, 1.0), (SYNTHETIC, -1.0)):
+        wrongness = np.where(labels == label, sign * logits, np.nan)
+        order: NDArray[np.int64] = np.argsort(-wrongness, kind="stable")  # NaN comes last
+        for index in order[:MISTAKES]:
+            if wrongness[index] > 0:
+                each = images[index]
+                origin = each.generator if label == SYNTHETIC else each.source or each.generator
+                found.append(Mistake(names[index], label, origin, float(logits[index])))
+    return found
+
+
+def group_names(results: Sequence[Result], kind: str) -> list[str]:
+    """The groups of a kind, in their order."""
+    found: Mapping[str, None] = {
+        group.name: None for result in results for group in result.groups if group.kind == kind
+    }
+    return list(found)

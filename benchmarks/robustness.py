@@ -1,0 +1,88 @@
+"""A detector's scores of distorted images, through the pipeline that scores files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from trtdet.benchmarks.evaluation import AUC, BALANCED, Point, Settings, measure
+from trtdet.calibration.distortions import FAMILIES, Family, Level, file_generator
+from trtdet.calibration.metrics import Labels, Scores
+from trtdet.calibration.scoring import score_each
+from trtdet.engine.engine import Engine
+from trtdet.engine.pipeline import Change
+from trtdet.engine.table import Row
+from trtdet.errors import ImageError
+
+OnRows = Callable[[int], None]
+
+SHOWN = (AUC, BALANCED)  # along a curve
+
+
+def draw_subset(labels: Labels, count: int, seed: int) -> NDArray[np.int64]:
+    """Indices of `count` images, half of each class where there are as many, in order."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == label))[: (count + label) // 2] for label in (0, 1)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def passes(families: Sequence[Family] = FAMILIES) -> int:
+    """How often the images are scored."""
+    return sum(level.distort is not None for family in families for level in family.levels)
+
+
+def measure_robustness(
+    engine: Engine,
+    paths: Sequence[Path],
+    labels: Labels,
+    undistorted: NDArray[np.float32],
+    settings: Settings,
+    *,
+    on_rows: OnRows,
+    threads: int | None = None,
+    families: Sequence[Family] = FAMILIES,
+) -> list[dict[str, list[Point]]]:
+    """For each of the engine's logits the points of every family's curve.
+
+    `undistorted` are the logits [N, K] of the images as they are, which need no second pass. An
+    image that cannot be scored once it is distorted is counted, and left out of that point.
+    """
+    curves: list[dict[str, list[Point]]] = [{} for _column in engine.columns]
+    for family in families:
+        for level in family.levels:
+            logits = undistorted
+            if level.distort is not None:
+                change = _change(level, settings.seed)
+                logits, _reasons = score_each(
+                    engine, paths, change=change, on_rows=on_rows, threads=threads
+                )
+            for column, curve in enumerate(curves):
+                scores = logits[:, column].astype(np.float64)
+                point = _point(level.name, labels, scores, settings)
+                curve.setdefault(family.name, []).append(point)
+    return curves
+
+
+def _change(level: Level, seed: int) -> Change:
+    distort = level.distort
+    assert distort is not None
+
+    def change(row: Row, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            return distort(rgb, file_generator(seed, Path(row.filename).name))
+        except (OSError, ValueError, MemoryError, cv2.error) as error:  # a codec's largest size
+            raise ImageError(f"it cannot be distorted ({level.name}): {error}") from error
+
+    return change
+
+
+def _point(level: str, labels: Labels, logits: Scores, settings: Settings) -> Point:
+    scored = ~np.isnan(logits)
+    measured = measure(labels[scored], logits[scored], settings, only=SHOWN)
+    return Point(level, int((~scored).sum()), measured)

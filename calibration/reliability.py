@@ -1,0 +1,59 @@
+"""Whether a logit's probability, 1 / (1 + exp(-logit)), is how often it is right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtdet.calibration.bootstrap import Interval
+from trtdet.calibration.metrics import Labels, Scores
+
+BINS = 15
+
+_Z = 1.959963984540054  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images whose probability lies in one part of 0 to 1."""
+
+    images: int
+    probability: float  # their mean
+    synthetic: Interval  # their share, with Wilson's interval
+
+
+def reliability(labels: Labels, logits: Scores, bins: int = BINS) -> list[Bin]:
+    """The images in bins of equal width; empty bins are left out.
+
+    Source: Guo et al., "On calibration of modern neural networks", ICML 2017, with the probability
+    of being synthetic in place of the confidence in the called class.
+    """
+    probability = probabilities(logits)
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    return [
+        Bin(len(each), float(probability[each].mean()), _wilson(int(labels[each].sum()), len(each)))
+        for each in (np.flatnonzero(place == number) for number in range(bins))
+        if len(each)
+    ]
+
+
+def calibration_error(bins: list[Bin]) -> float:
+    """Expected calibration error: what probability and share differ by, weighted by images."""
+    total = sum(each.images for each in bins)
+    return sum(each.images * abs(each.probability - each.synthetic.value) for each in bins) / total
+
+
+def probabilities(logits: Scores) -> NDArray[np.float64]:
+    """The logistic function, of any finite logit."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
+
+
+def _wilson(hits: int, total: int) -> Interval:
+    share, z2 = hits / total, _Z**2
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    spread = math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    half = _Z / (1 + z2 / total) * spread
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
