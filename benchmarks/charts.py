@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from trtdet.benchmarks.page import element
+from trtdet.benchmarks.page import element, minus
 
 HUES = 8
 
@@ -51,12 +51,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point that is pointed out; `title` is shown when it is pointed at."""
+    """A point, perhaps with its interval; `title` is shown when it is pointed at."""
 
     x: float
     y: float
     title: str
     hue: int = 0
+    low: float | None = None
+    high: float | None = None
+    radius: float = 4.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def linear_axis(label: str, low: float, high: float, ticks: int = 5) -> Axis:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     values = [index * step for index in range(first, last + 1)]
-    return Axis(label, low, high, tuple((each, f"{each:.{digits}f}") for each in values))
+    return Axis(label, low, high, tuple((each, minus(f"{each:.{digits}f}")) for each in values))
 
 
 def named_axis(label: str, names: Sequence[str]) -> Axis:
@@ -112,7 +115,7 @@ def line_chart(
     for line in lines:
         drawn += _line(line, place)
     for mark in marks:
-        drawn.append(_dot(place.at(mark.x, mark.y), mark.title, mark.hue, radius=4.5))
+        drawn += _mark(mark, place)
     image = element(
         "svg",
         element("title", title),
@@ -230,6 +233,16 @@ def _line(line: Line, place: _Place) -> list[Element]:
         for at, y in zip(points, line.y, strict=True):
             drawn.append(_dot(at, f"{line.name}: {y:.3f}", line.hue, 2.8))
     return drawn
+
+
+def _mark(mark: Mark, place: _Place) -> list[Element]:
+    across, down = place.at(mark.x, mark.y)
+    dot = _dot((across, down), mark.title, mark.hue, mark.radius)
+    if mark.low is None or mark.high is None:
+        return [dot]
+    ends = [place.at(mark.x, end)[1] for end in (mark.low, mark.high)]
+    kind = f"whisker {_hue(mark.hue)}"
+    return [element("line", x1=across, x2=across, y1=ends[0], y2=ends[1], class_=kind), dot]
 
 
 def _dot(at: tuple[object, object], title: str, hue: int, radius: float) -> Element:

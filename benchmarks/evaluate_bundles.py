@@ -33,6 +33,10 @@ class Run:
     threads: int | None = None  # of decoding; None: as many as cores
     gpu: GpuOptions | None = None
 
+    def images_scored(self, count: int) -> int:
+        """How many images a bundle scores in a run over `count`, distorted ones included."""
+        return count + passes() * min(self.robustness_images, count)
+
 
 def evaluate_bundles(
     bundles: Sequence[Bundle | Ensemble],
@@ -57,11 +61,6 @@ def evaluate_bundles(
     ]
     data = source.name if source.is_dir() else f"{source.resolve().parent.name}/{source.name}"
     return make_report(data, images, names, detectors, run.settings)
-
-
-def scored_images(count: int, run: Run) -> int:
-    """How many images a bundle scores in a run over `count`, distorted ones included."""
-    return count + passes() * min(run.robustness_images, count)
 
 
 def _score(

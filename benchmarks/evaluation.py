@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.benchmarks.groups import SMALLEST, Group, find_groups
-from trtdet.calibration.bootstrap import ROUNDS, Interval, draw_metrics, interval, with_intervals
+from trtdet.calibration.bootstrap import ROUNDS, draw_metrics, interval, with_intervals
+from trtdet.calibration.interval import Interval, share_of
 from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
 from trtdet.calibration.metrics import (
     Counts,
@@ -47,7 +48,7 @@ CUP_WEIGHTS = {"1": 0.7, "2": 0.3}
 MISTAKES = 5  # that are named, of each class
 
 _ROC_POINTS = 256
-_HISTOGRAM_BINS = 40
+_HISTOGRAM_BINS = (10, 40)  # at least, at most
 
 
 @dataclass(frozen=True)
@@ -204,31 +205,33 @@ def measure(
     labels: Labels,
     logits: Scores,
     settings: Settings,
-    *,
     threshold: float | None = None,
-    only: Sequence[str] = (),
 ) -> Measured:
     """The metrics of images that were scored; `threshold` adds those at the best one.
 
-    An interval at the best threshold holds it where it is. `only` names the metrics that are
-    wanted [all].
+    The intervals are the bootstrap's, and Wilson's of a class by itself; one at the best threshold
+    holds it where it is.
     """
     real, synthetic = int((labels == REAL).sum()), int((labels == SYNTHETIC).sum())
-    metrics: dict[str, Metric] = {ACCURACY: accuracy_at}
-    if synthetic:
-        metrics[FOUND] = true_positive_rate
-    if real:
-        metrics[PASSED] = true_negative_rate
+    found: dict[str, Interval] = {}
     if real and synthetic:
-        metrics |= {AUC: area_under_roc, AP: mean_precision, BALANCED: balanced_accuracy_at}
+        metrics: dict[str, Metric] = {
+            AUC: area_under_roc,
+            AP: mean_precision,
+            BALANCED: balanced_accuracy_at,
+            ACCURACY: accuracy_at,
+        }
         if threshold is not None:
             metrics[BEST_BALANCED] = partial(balanced_accuracy_at, threshold=threshold)
             metrics[BEST_ACCURACY] = partial(accuracy_at, threshold=threshold)
-    metrics = {name: metric for name, metric in metrics.items() if not only or name in only}
-    if not len(labels):
-        return Measured(0, 0, {})
-    drawn = with_intervals(metrics, labels, logits, rounds=settings.rounds, seed=settings.seed)
-    return Measured(real, synthetic, drawn)
+        found |= with_intervals(metrics, labels, logits, rounds=settings.rounds, seed=settings.seed)
+    if synthetic:
+        found[FOUND] = share_of(int((logits[labels == SYNTHETIC] > 0).sum()), synthetic)
+    if real:
+        found[PASSED] = share_of(int((logits[labels == REAL] <= 0).sum()), real)
+    if len(found) == 1:
+        found[ACCURACY] = next(iter(found.values()))
+    return Measured(real, synthetic, found)
 
 
 def cup_score(
@@ -283,7 +286,7 @@ def _result(
         engine=detector.engine,
         failed=int((~scored).sum()),
         failures=detector.reasons,
-        overall=measure(known, logits, settings, threshold=threshold),
+        overall=measure(known, logits, settings, threshold),
         threshold=threshold,
         cup=cup_score(parts, known, logits, settings),
         groups=measured,
@@ -325,7 +328,9 @@ def _histogram(labels: Labels, logits: Scores) -> Histogram:
     """Over the middle 99 % of the logits, with 0 among the edges."""
     low, high = np.quantile(logits, [0.005, 0.995])
     low, high = min(float(low), 0.0), max(float(high), 0.0)
-    step = (high - low) / _HISTOGRAM_BINS or 1.0
+    fewest, most = _HISTOGRAM_BINS
+    bins = min(max(fewest, round(2.0 * len(logits) ** (1 / 3))), most)  # the Rice rule
+    step = (high - low) / bins or 1.0
     first, last = int(np.floor(low / step)), int(np.ceil(high / step))
     edges = step * np.arange(first, max(last, first + 1) + 1)
     inside = np.clip(logits, edges[0], edges[-1])

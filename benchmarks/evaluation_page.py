@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -23,7 +24,9 @@ from trtdet.benchmarks.evaluation import (
     AP,
     AUC,
     BALANCED,
+    BEST_ACCURACY,
     BEST_BALANCED,
+    CUP_WEIGHTS,
     FOUND,
     PASSED,
     Measured,
@@ -32,48 +35,49 @@ from trtdet.benchmarks.evaluation import (
     group_names,
 )
 from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
-from trtdet.calibration.bootstrap import Interval
+from trtdet.calibration.interval import Interval
 from trtdet.calibration.distortions import FAMILIES
 from trtdet.calibration.labels import REAL
+from trtdet.calibration.reliability import BINS
 
 _SHARE = linear_axis("", 0.0, 1.0)
 _DIAGONAL = (((0.0, 0.0), (1.0, 1.0)),)
-_REAL, _SYNTHETIC = 0, 1  # hues
+_REAL, _SYNTHETIC = 6, 7  # hues
 _LISTED = 50  # failures
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def evaluation_page(report: Report, run: Mapping[str, Any]) -> str:
     """The whole page; `run` is `describe_run`'s."""
     several = len(report.results) > 1
-    hues = [(result.name, number) for number, result in enumerate(report.results)]
     return page.html_page(
         f"What {'detectors reach' if several else report.results[0].name + ' reaches'} "
         f"on {report.data}",
         page.paragraph(
             f"{report.real:,} real and {report.synthetic:,} synthetic images. A logit above 0 "
-            "means synthetic. In brackets and as bands: 95 % bootstrap intervals, resampled within "
-            "each class."
+            f"means synthetic. In brackets and as bands: 95{_PERCENT} intervals."
         ),
         None if several else _tiles(report.results[0]),
         _overall(report),
         _comparisons(report) if several else None,
         page.section(
             "The order of the images, and where the decision cuts it",
-            legend(hues) if several else None,
+            _legend(report),
             page.grid(_roc(report), *(_histogram(each) for each in report.results)),
-            note="Left out of account by the ROC is where 0 lies: the dots are the decision that "
-            "the detector makes by itself. The histograms show both classes' logits around it.",
+            note="The ROC knows nothing of where 0 lies: the dots are the decision that a detector "
+            "makes by itself. The histograms show both classes' logits around it.",
         ),
         page.section(
             "What a probability is worth",
             page.grid(*(_reliability(each) for each in report.results)),
-            note="Images in 15 bins of 1 / (1 + exp(-logit)). On the dotted line, of images called "
-            "synthetic with 80 %, 80 % are. The share of synthetic images in this set moves it.",
+            note=f"Images in {BINS} bins of 1 / (1 + exp(−logit)). On the dotted line, of images "
+            f"called synthetic with 80{_PERCENT}, 80{_PERCENT} are. A dot grows with its images. "
+            "The share of synthetic images in the set moves them all.",
         ),
         _groups(report, GENERATOR, "By generator", _GENERATOR_NOTE),
         _groups(report, SOURCE, "By source", _SOURCE_NOTE),
         _groups(report, FORMAT, "By file format", _FORMAT_NOTE),
-        _robustness(report, hues),
+        _robustness(report),
         _mistakes(report),
         _failures(report),
         _method(report, run),
@@ -100,7 +104,7 @@ def _tiles(result: Result) -> Element:
         (AUC, metrics[AUC], "how well images are ordered"),
         (AP, metrics[AP], "average precision"),
         ("Balanced accuracy", metrics[BALANCED], "at logit 0"),
-        ("Balanced accuracy", metrics[BEST_BALANCED], f"at the best logit, {result.threshold:.2f}"),
+        ("Balanced accuracy", metrics[BEST_BALANCED], f"at logit {result.threshold:.2f}, the best"),
     ]
     if result.cup:
         shown.append(("The cup's score", result.cup.score, "0.7 part 1 + 0.3 part 2"))
@@ -111,29 +115,43 @@ def _tiles(result: Result) -> Element:
 
 
 def _overall(report: Report) -> Element:
-    several = len(report.results) > 1
-    names = [AUC, AP, BALANCED, BEST_BALANCED, ACCURACY, FOUND, PASSED]
-    cup = any(result.cup for result in report.results)
-    columns = ["detector", *names, "best threshold", "ECE", "failed"]
-    columns += ["cup score"] * cup + ["AUC"] * several
-    rows = []
-    for number, result in enumerate(report.results):
-        row: list[page.Content] = [result.name]
-        row += [_interval(result.overall.metrics.get(name)) for name in names]
-        row += [f"{result.threshold:.2f}", f"{result.calibration_error:.3f}", f"{result.failed}"]
-        if cup:
-            row.append(_interval(result.cup.score if result.cup else None))
-        if several:
-            estimate = _estimate(result.name, result.overall.metrics[AUC], number)
-            row.append(strip(_SHARE, [estimate], reference=0.5))
-        rows.append(row)
+    """A row for each metric, a column and a lane of the strip for each detector."""
+    columns = ["", *(result.name for result in report.results), "0 to 1"]
+    rows: list[list[page.Content]] = []
+    for name in (AUC, AP, BALANCED, ACCURACY, FOUND, PASSED, BEST_BALANCED, BEST_ACCURACY):
+        rows.append(_metric_row(name, [each.overall.metrics[name] for each in report.results]))
+        if name == BEST_BALANCED:
+            at = [page.minus(f"{result.threshold:.2f}") for result in report.results]
+            rows.append(["at the logit", *at, None])
+    if any(result.cup for result in report.results):
+        rows.append(
+            _metric_row("cup score", [each.cup and each.cup.score for each in report.results])
+        )
+        for part in CUP_WEIGHTS:
+            found = [each.cup and each.cup.parts[part] for each in report.results]
+            rows.append(_metric_row(f"balanced accuracy, part {part}", found))
+    errors = [f"{result.calibration_error:.3f}" for result in report.results]
+    rows.append(["expected calibration error", *errors, None])
+    rows.append(["images not scored", *(f"{result.failed:,}" for result in report.results), None])
     return page.section(
         "Over all images",
-        page.table(columns, rows, drawings=int(several)),
-        note="Accuracies are at logit 0, but for the best one, whose threshold was chosen on these "
-        "very images: it flatters, and says what another decision could win. ECE: the expected "
-        "calibration error.",
+        _legend(report),
+        page.table(columns, rows, drawings=1),
+        note="Accuracies are at logit 0, but for the best ones, whose threshold was chosen on "
+        "these very images: they flatter, and say what another decision could win.",
     )
+
+
+def _metric_row(name: str, found: Sequence[Interval | None]) -> list[page.Content]:
+    estimates = [_estimate(name, each, hue) for hue, each in enumerate(found) if each]
+    return [name, *map(_interval, found), strip(_SHARE, estimates, reference=0.5)]
+
+
+def _legend(report: Report) -> Element | None:
+    """The detectors' hues, where there are several."""
+    if len(report.results) == 1:
+        return None
+    return legend([(result.name, number) for number, result in enumerate(report.results)])
 
 
 def _comparisons(report: Report) -> Element:
@@ -152,10 +170,10 @@ def _comparisons(report: Report) -> Element:
                 strip(axis, [_estimate(pair, each.auc.value, 6)], reference=0.0),
             ]
         )
-    columns = ["first – second", "images", AUC, "p", BALANCED, "p", "difference in AUC"]
+    columns = ["first – second", "images", AUC, "p of AUC", BALANCED, "p of accuracy"]
     return page.section(
         "Differences",
-        page.table(columns, rows, drawings=1),
+        page.table([*columns, "difference in AUC"], rows, drawings=1),
         note="On the images that both scored. AUC: DeLong's test. Balanced accuracy at logit 0: "
         "the interval is a paired bootstrap's, p McNemar's exact test. Both p are Holm's, "
         f"corrected for {len(report.comparisons)} comparisons.",
@@ -204,30 +222,33 @@ def _histogram(result: Result) -> Element:
         linear_axis("percent of the class", 0.0, largest * 1.05, ticks=4),
         lines,
         references=[((0.0, 0.0), (0.0, largest * 1.05))],
-        note="logits of real (blue) and synthetic (orange) images",
+        note="logits of real (grey) and synthetic (red) images",
     )
 
 
 def _reliability(result: Result) -> Element:
-    x = [each.probability for each in result.bins]
-    line = Line(
-        result.name,
-        x,
-        [each.synthetic.value for each in result.bins],
-        [each.synthetic.low for each in result.bins],
-        [each.synthetic.high for each in result.bins],
-        hue=_SYNTHETIC,
-        dots=True,
-        plain=True,
-    )
+    total = sum(each.images for each in result.bins)
+    marks = [
+        Mark(
+            each.probability,
+            each.synthetic.value,
+            f"{each.images:,} images at {each.probability:.2f}: {each.synthetic} are synthetic",
+            _SYNTHETIC,
+            each.synthetic.low,
+            each.synthetic.high,
+            radius=round(2.5 + 5.0 * math.sqrt(each.images / total), 2),
+        )
+        for each in result.bins
+    ]
     return line_chart(
         result.name,
         "Share of synthetic images against the probability that the logit stands for.",
         linear_axis("probability of being synthetic", 0.0, 1.0),
         linear_axis("share that is synthetic", 0.0, 1.0),
-        [line],
+        [],
+        marks=marks,
         references=_DIAGONAL,
-        note=f"ECE {result.calibration_error:.3f}",
+        note=f"expected calibration error {result.calibration_error:.3f}",
     )
 
 
@@ -263,10 +284,9 @@ def _groups(report: Report, kind: str, heading: str, note: str) -> Element | Non
         ]
         row.append(strip(_SHARE, estimates, reference=0.5) if estimates else None)
         rows.append(row)
-    hues = [(result.name, number) for number, result in enumerate(report.results)]
     return page.section(
         heading,
-        legend(hues) if len(report.results) > 1 else None,
+        _legend(report),
         page.table([*columns, f"{shown}, 0 to 1"], rows, drawings=1),
         note=note,
     )
@@ -276,7 +296,7 @@ def _column(report: Report, result: Result, metric: str) -> str:
     return metric if len(report.results) == 1 else result.name
 
 
-def _robustness(report: Report, hues: Sequence[tuple[str, int]]) -> Element | None:
+def _robustness(report: Report) -> Element | None:
     if not any(result.robustness for result in report.results):
         return None
     charts = []
@@ -301,7 +321,7 @@ def _robustness(report: Report, hues: Sequence[tuple[str, int]]) -> Element | No
     lost = f" {failed} distorted images could not be scored and are left out." if failed else ""
     return page.section(
         "Robustness",
-        legend(hues) if len(hues) > 1 else None,
+        _legend(report),
         page.grid(*charts),
         note=f"{first.measured.real} real and {first.measured.synthetic} synthetic images, drawn "
         "once for all detectors, each distorted after decoding and before it is brought to the "
@@ -350,7 +370,7 @@ def _mistakes(report: Report) -> Element | None:
             page.element("code", each.file),
             "real" if each.label == REAL else "synthetic",
             each.origin,
-            f"{each.logit:+.2f}",
+            page.minus(f"{each.logit:+.2f}"),
         ]
         for result in report.results
         for each in result.mistakes
@@ -384,7 +404,8 @@ def _method(report: Report, run: Mapping[str, Any]) -> Element:
     settings = report.settings
     machine, versions = run["machine"], run["versions"]
     entries = {
-        "bootstrap": f"{settings.rounds:,} resamples within each class, seed {settings.seed}",
+        "intervals": f"bootstrap, {settings.rounds:,} resamples within each class, seed "
+        f"{settings.seed}; Wilson's for shares of one class; DeLong's for differences in AUC",
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": run["commit"] or "an installed package",
@@ -396,10 +417,7 @@ def _method(report: Report, run: Mapping[str, Any]) -> Element:
 def _interval(found: Interval | None, *, signed: bool = False) -> Element | str:
     if found is None:
         return "–"
-    if signed:
-        made = page.element("small", f"[{found.low:+.3f}, {found.high:+.3f}]")
-        return page.element("span", f"{found.value:+.3f} ", made, class_="interval")
-    return page.interval(found.value, found.low, found.high)
+    return page.interval(found.value, found.low, found.high, "+.3f" if signed else ".3f")
 
 
 def _estimate(name: str, found: Interval, hue: int) -> Estimate:

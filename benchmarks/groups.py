@@ -13,7 +13,7 @@ from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
 
 GENERATOR, SOURCE, FORMAT = "generator", "source", "format"
 
-SMALLEST = 10  # synthetic files of a generator that gets a line of its own
+SMALLEST = 10  # files of a source, synthetic ones of a generator, that gets a line of its own
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def find_groups(images: Sequence[LabelledImage], smallest: int = SMALLEST) -> li
     """Every group that the images' columns, or their folders, tell."""
     return [
         *_groups(GENERATOR, by_generator(images, smallest)),
-        *_groups(SOURCE, by_source(images)),
+        *_groups(SOURCE, by_source(images, smallest)),
         *_groups(FORMAT, by_format(images)),
     ]
 
@@ -46,23 +46,21 @@ def by_generator(
     labels = np.array([each.label for each in images])
     names = np.array([each.generator.split(":")[0].strip() for each in images], object)
     synthetic = labels == SYNTHETIC
-    sizes = Counter(names[synthetic & (names != "")].tolist())
-    few = [name for name, count in sizes.items() if count < smallest]
-    kinds = {name: [name] for name, _count in sizes.most_common() if name not in few}
-    if few:
-        kinds[f"{len(few)} others" if len(few) > 1 else few[0]] = few
     groups = {}
-    for title, members in kinds.items():
+    for title, members in _by_size(names[synthetic], smallest).items():
         named = np.isin(names, members)
         own = named & (labels == REAL)
         groups[title] = (named & synthetic) | (own if own.any() else labels == REAL)
     return groups
 
 
-def by_source(images: Sequence[LabelledImage]) -> dict[str, NDArray[np.bool_]]:
+def by_source(
+    images: Sequence[LabelledImage], smallest: int = SMALLEST
+) -> dict[str, NDArray[np.bool_]]:
     """Each source's files, the largest first. Many a source has files of one class only."""
     names = np.array([each.source for each in images], object)
-    return {name: names == name for name, _count in Counter(names[names != ""]).most_common()}
+    found = _by_size(names, smallest)
+    return {title: np.isin(names, members) for title, members in found.items()}
 
 
 def by_format(images: Sequence[LabelledImage]) -> dict[str, NDArray[np.bool_]]:
@@ -79,6 +77,16 @@ def by_format(images: Sequence[LabelledImage]) -> dict[str, NDArray[np.bool_]]:
             if (labels[alike] == REAL).any():
                 groups[f"{suffix[1:]} alone"] = alike
     return groups
+
+
+def _by_size(names: NDArray[np.object_], smallest: int) -> dict[str, list[str]]:
+    """Titles and the names they stand for: the most frequent first, the rare ones together."""
+    sizes = Counter(names[names != ""].tolist())
+    few = [name for name, count in sizes.items() if count < smallest]
+    found = {name: [name] for name, count in sizes.most_common() if count >= smallest}
+    if few:
+        found[f"{len(few)} others" if len(few) > 1 else few[0]] = few
+    return found
 
 
 def _groups(kind: str, found: dict[str, NDArray[np.bool_]]) -> list[Group]:

@@ -136,15 +136,15 @@ def table(
     return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
-def interval(value: float, low: float, high: float, digits: int = 3) -> Element:
-    """A number with its interval, the interval smaller."""
-    number = f"{value:.{digits}f} "
-    return element(
-        "span",
-        number,
-        element("small", f"[{low:.{digits}f}, {high:.{digits}f}]"),
-        class_="interval",
-    )
+def interval(value: float, low: float, high: float, form: str = ".3f") -> Element:
+    """A number with its interval, the interval smaller; `form` as in an f-string."""
+    ends = minus(f"[{low:{form}}, {high:{form}}]")
+    return element("span", minus(f"{value:{form}} "), element("small", ends), class_="interval")
+
+
+def minus(number: str) -> str:
+    """A written number with a minus sign, which is as wide as a plus, in place of the hyphen."""
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def _text(text: str) -> str:

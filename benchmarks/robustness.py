@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.benchmarks.evaluation import AUC, BALANCED, Point, Settings, measure
+from trtdet.benchmarks.evaluation import Point, Settings, measure
 from trtdet.calibration.distortions import FAMILIES, Family, Level, file_generator
 from trtdet.calibration.metrics import Labels, Scores
 from trtdet.calibration.scoring import score_each
@@ -19,8 +19,6 @@ from trtdet.engine.table import Row
 from trtdet.errors import ImageError
 
 OnRows = Callable[[int], None]
-
-SHOWN = (AUC, BALANCED)  # along a curve
 
 
 def draw_subset(labels: Labels, count: int, seed: int) -> NDArray[np.int64]:
@@ -84,5 +82,5 @@ def _change(level: Level, seed: int) -> Change:
 
 def _point(level: str, labels: Labels, logits: Scores, settings: Settings) -> Point:
     scored = ~np.isnan(logits)
-    measured = measure(labels[scored], logits[scored], settings, only=SHOWN)
+    measured = measure(labels[scored], logits[scored], settings)
     return Point(level, int((~scored).sum()), measured)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trtdet.calibration.interval import Interval
 from trtdet.calibration.metrics import Counts, Labels, Metric, Scores, Values, count_scores
 
 ROUNDS = 2000
 
 _AT_ONCE = 1 << 20  # counts of resamples in memory, of each class
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def with_intervals(

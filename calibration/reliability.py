@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.calibration.bootstrap import Interval
+from trtdet.calibration.interval import Interval, share_of
 from trtdet.calibration.metrics import Labels, Scores
 
 BINS = 15
-
-_Z = 1.959963984540054  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,9 @@ def reliability(labels: Labels, logits: Scores, bins: int = BINS) -> list[Bin]:
     probability = probabilities(logits)
     place = np.minimum((probability * bins).astype(int), bins - 1)
     return [
-        Bin(len(each), float(probability[each].mean()), _wilson(int(labels[each].sum()), len(each)))
+        Bin(
+            len(each), float(probability[each].mean()), share_of(int(labels[each].sum()), len(each))
+        )
         for each in (np.flatnonzero(place == number) for number in range(bins))
         if len(each)
     ]
@@ -49,11 +48,3 @@ def calibration_error(bins: list[Bin]) -> float:
 def probabilities(logits: Scores) -> NDArray[np.float64]:
     """The logistic function, of any finite logit."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
-
-
-def _wilson(hits: int, total: int) -> Interval:
-    share, z2 = hits / total, _Z**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    spread = math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    half = _Z / (1 + z2 / total) * spread
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))

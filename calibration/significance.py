@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.calibration.bootstrap import ROUNDS, Interval, interval
+from trtdet.calibration.bootstrap import ROUNDS, interval
+from trtdet.calibration.interval import Interval, Z
 from trtdet.calibration.metrics import Labels, Scores
-
-_Z = 1.959963984540054  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def auc_difference(labels: Labels, first: Scores, second: Scores) -> Difference:
         p = 1.0 if value == 0.0 else 0.0
     else:
         p = math.erfc(abs(value) / error / math.sqrt(2.0))
-    return Difference(Interval(value, value - _Z * error, value + _Z * error), p)
+    return Difference(Interval(value, value - Z * error, value + Z * error), p)
 
 
 def accuracy_difference(

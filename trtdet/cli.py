@@ -29,6 +29,8 @@ COMMANDS = {
     "ensemble": "Join bundles that decide together.",
     "submission": "Pack an engine for the VIP Cup's contract.",
     "train": "Train a detector on labelled images.",
+    "evaluate": "Measure detectors on labelled images, side by side.",
+    "cup-protocol": "Crop, resize and compress images as the VIP Cup did.",
     "calibrate": "Choose calibration images; fit the decision.",
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
@@ -38,7 +40,9 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands live in `trtdet.commands.<name>`, as `command`."""
+    """A group whose commands live in `trtdet.commands.<name>`, dashes as underscores, each as
+    `command`.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,7 +50,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"trtdet.commands.{cmd_name}")
+        module = importlib.import_module(f"trtdet.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

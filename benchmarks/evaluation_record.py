@@ -1,0 +1,61 @@
+"""A report as JSON, and as the tables of a terminal and of the README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trtdet.benchmarks.evaluation import (
+    AP,
+    AUC,
+    BALANCED,
+    BEST_BALANCED,
+    Measured,
+    Report,
+)
+from trtdet.calibration.interval import Interval
+
+_DIGITS = 6  # of a number in the record
+
+SHOWN = (AUC, AP, BALANCED, BEST_BALANCED)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Everything that was measured; an interval is [value, low, high]."""
+    record: dict[str, Any] = _plain(asdict(report))
+    return record
+
+
+def as_markdown(reports: Sequence[Report]) -> str:
+    """A row for each detector and set, and one for each group of its formats."""
+    lines = [
+        f"| engine | files | real / synthetic | {' | '.join(SHOWN)} |",
+        f"|--|--|--|{'--|' * len(SHOWN)}",
+    ]
+    for number, result in enumerate(reports[0].results):
+        for report in reports:
+            same = report.results[number]
+            lines.append(_row(result.name, f"{report.data}, all", same.overall))
+            lines += [
+                _row(result.name, f"{report.data}, {group.name}", group.measured)
+                for group in same.groups
+                if group.kind == "format"
+            ]
+    return "\n".join(lines)
+
+
+def _row(name: str, files: str, measured: Measured) -> str:
+    cells = [str(measured.metrics.get(metric, "")) for metric in SHOWN]
+    counts = f"{measured.real:,} / {measured.synthetic:,}"
+    return f"| {name} | {files} | {counts} | {' | '.join(cells)} |"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == Interval.__dataclass_fields__.keys():
+            return [_plain(each) for each in value.values()]
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return round(value, _DIGITS) if isinstance(value, float) else value

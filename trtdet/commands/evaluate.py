@@ -1,0 +1,222 @@
+"""`trtdet evaluate`: what detectors reach on labelled images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trtdet.commands.gpu_options import gpu_options, make_gpu_options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from trtdet.benchmarks.evaluation import Report
+
+EXIT_FAILED_ROWS = 3
+
+_NAMED = 5  # failures, in a message
+_PIPED_WIDTH = 200  # columns
+
+
+@click.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
+@click.argument("source", metavar="LABELS_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="A page with plots.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
+@click.option("--split", metavar="NAME", help="Only these images [all; of GenImage's `val`].")
+@click.option(
+    "--robustness-images",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Images that are distorted in 32 ways, half of each class; 0: none [200].",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(100, 100_000),
+    default=2000,
+    show_default=True,
+    help="Of the bootstrap.",
+)
+@click.option(
+    "--smallest-group",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Files of a generator or source with a row of its own.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorrt", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the networks.",
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="Decoding threads [as many as cores].")
+@gpu_options
+def command(
+    bundles: tuple[str, ...],
+    source: Path,
+    html: Path | None,
+    as_json: bool,
+    split: str | None,
+    robustness_images: int | None,
+    rounds: int,
+    smallest_group: int,
+    seed: int,
+    backend: str,
+    threads: int | None,
+    **gpu: Any,
+) -> int:
+    """Measure BUNDLEs, names in the store or folders, on labelled images, side by side.
+
+    LABELS_OR_FOLDER is a CSV with the columns `filename` and `label` (0 real, 1 synthetic) and
+    perhaps `generator`, `source`, `split` and `part`, or a folder in one of the field's layouts:
+    `0_real` and `1_fake`, AIGCDetectBenchmark's, GenImage's. AUC, AP and accuracies come with 95 %
+    intervals, for all images and for each generator, source and format; several bundles are
+    compared. Images that cannot be scored are counted, and the exit code is then 3.
+
+    \b
+    Example:
+      trtdet evaluate starter labels.csv --html report.html
+      trtdet evaluate npr rine AIGCDetectBenchmark/test --robustness-images 0 --json > report.json
+    """
+    import json
+
+    from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
+    from trtdet.benchmarks.evaluation import Settings
+    from trtdet.benchmarks.evaluation_page import evaluation_page
+    from trtdet.benchmarks.evaluation_record import to_json
+    from trtdet.benchmarks.record import describe_run
+    from trtdet.calibration.layouts import read_images
+    from trtdet.engine.atomic import atomic_text, check_writable
+    from trtdet.engine.backends import choose_backend
+    from trtdet.engine.ensemble import open_any
+    from trtdet.engine.store import find_bundle
+
+    if html:
+        check_writable(html)
+    opened = [open_any(find_bundle(name)) for name in bundles]
+    images = read_images(source, split)
+    chosen, rejected = choose_backend(backend)
+    for status in rejected:
+        click.echo(f"backend {status.name} is not used: {status.reason}", err=True)
+    run = Run(
+        backend=chosen,
+        settings=Settings(rounds=rounds, seed=seed, smallest_group=smallest_group),
+        robustness_images=ROBUSTNESS_IMAGES if robustness_images is None else robustness_images,
+        threads=threads,
+        gpu=make_gpu_options(**gpu),
+    )
+    with _progress(run.images_scored(len(images)) * len(opened)) as on_rows:
+        report = evaluate_bundles(opened, source, images, run, on_rows=on_rows)
+    facts = describe_run()
+    if html:
+        with atomic_text(html) as file:
+            file.write(evaluation_page(report, facts))
+    if as_json:
+        click.echo(json.dumps({**facts, **to_json(report)}, indent=1, ensure_ascii=False))
+    else:
+        _show(report)
+    return _say_failures(report)
+
+
+def _show(report: Report) -> None:
+    """The numbers that matter most, as tables on standard output."""
+    from rich.console import Console
+
+    from trtdet.benchmarks.evaluation import AUC, group_names
+    from trtdet.benchmarks.evaluation_record import SHOWN
+    from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
+
+    console = Console(
+        highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH
+    )
+    console.print(
+        f"{report.real:,} real and {report.synthetic:,} synthetic images: {report.data}\n"
+    )
+    table = _table("detector", [*SHOWN, "ECE", "not scored"])
+    for result in report.results:
+        metrics = [str(result.overall.metrics[name]) for name in SHOWN]
+        table.add_row(
+            result.name, *metrics, f"{result.calibration_error:.3f}", f"{result.failed:,}"
+        )
+    console.print(table)
+    for result in report.results:
+        if result.cup:
+            console.print(f"\n{result.name}: the VIP Cup's score {result.cup.score}")
+    for kind in (GENERATOR, SOURCE, FORMAT):
+        if names := group_names(report.results, kind):
+            shown = "accuracy" if kind == SOURCE else AUC
+            heads = ["real / synthetic", *(f"{each.name}, {shown}" for each in report.results)]
+            table = _table(kind, heads)
+            for name in names:
+                same = [
+                    group.measured
+                    for result in report.results
+                    for group in result.groups
+                    if (group.kind, group.name) == (kind, name)
+                ]
+                cells = [str(each.metrics.get(shown, "–")) for each in same]
+                table.add_row(name, f"{same[0].real:,} / {same[0].synthetic:,}", *cells)
+            console.print("\n", table, sep="")
+    if report.comparisons:
+        table = _table("difference", ["AUC", "p (DeLong)", "balanced accuracy", "p (McNemar)"])
+        for each in report.comparisons:
+            auc, accuracy = str(each.auc.value), str(each.accuracy.value)
+            table.add_row(
+                f"{each.first} - {each.second}",
+                *(auc, f"{each.auc_holm:.3g}", accuracy, f"{each.accuracy_holm:.3g}"),
+            )
+        console.print("\n", table, sep="")
+
+
+def _table(first: str, numbers: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _say_failures(report: Report) -> int:
+    """What could not be scored, on standard error. Returns the exit code."""
+    for result in report.results:
+        if result.failed:
+            click.echo(f"{result.name} could not score {result.failed} images", err=True)
+        for file, reason in list(result.failures.items())[:_NAMED]:
+            click.echo(f"  {file}: {reason}", err=True)
+    return EXIT_FAILED_ROWS if any(result.failed for result in report.results) else 0
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
+    """A bar over everything that is scored, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _name, _count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda name, count: progress.update(task, advance=count, description=name)
