@@ -59,7 +59,14 @@ setup(
         "tensorrt-rtx": ["tensorrt-rtx>=1.4"],
         "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6"],
         "parquet": ["pyarrow>=17"],
-        "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3",
+            "hypothesis>=6",
+            "mypy>=1.11",
+            "ruff>=0.6",
+            "scikit-learn>=1.4",
+        ],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -35,8 +35,8 @@ from trtdet.benchmarks.evaluation import (
     group_names,
 )
 from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
-from trtdet.calibration.interval import Interval
 from trtdet.calibration.distortions import FAMILIES
+from trtdet.calibration.interval import Interval
 from trtdet.calibration.labels import REAL
 from trtdet.calibration.reliability import BINS
 

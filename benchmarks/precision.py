@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.benchmarks.accuracy import by_format
+from trtdet.benchmarks.groups import by_format
 from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.gate import compare
 from trtdet.calibration.labels import VAL, LabelledImage, read_labels

@@ -31,14 +31,16 @@ from trtdet.build.assemble import BuildRequest, build_bundle
 from trtdet.build.detectors.registry import find_detector, find_variant
 from trtdet.build.train import Epoch, TrainSettings, train
 from trtdet.build.weights import trained_settings, write_weights
+from trtdet.calibration.bootstrap import draw_metrics, interval, with_intervals
+from trtdet.calibration.interval import Interval
 from trtdet.calibration.labels import LabelledImage, read_labels
 from trtdet.calibration.metrics import (
-    Interval,
     Labels,
     Scores,
-    balanced_accuracy,
+    area_under_roc,
+    balanced_accuracy_at,
+    count_scores,
     roc_auc,
-    with_interval,
 )
 from trtdet.engine.atomic import atomic_text
 from trtdet.engine.backends import choose_backend, infer, open_session
@@ -83,13 +85,12 @@ class Part:
 
     def measured(self) -> dict[str, Any]:
         """Counts, AUC and balanced accuracy, with 95 % bootstrap intervals."""
+        metrics = {"AUC": area_under_roc, "balanced accuracy": balanced_accuracy_at}
+        found = with_intervals(metrics, self.labels, self.scores)
         return {
             "real": int((self.labels == 0).sum()),
             "synthetic": int(self.labels.sum()),
-            "AUC": _interval(with_interval(roc_auc, self.labels, self.scores)),
-            "balanced accuracy": _interval(
-                with_interval(balanced_accuracy, self.labels, self.scores)
-            ),
+            **{name: _rounded(each) for name, each in found.items()},
         }
 
 
@@ -259,20 +260,14 @@ def _limits(report: dict[str, Any]) -> str:
 
 def _unseen(parts: Sequence[Part]) -> dict[str, Any]:
     """Each fold, and the mean of their AUCs with its bootstrap interval."""
-    rng = np.random.default_rng(0)
-    draws = [np.mean([_resampled_auc(part, rng) for part in parts]) for _round in range(1000)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    mean = float(np.mean([roc_auc(part.labels, part.scores) for part in parts]))
+    counts = [count_scores(part.labels, part.scores) for part in parts]
+    metrics = {"AUC": area_under_roc}
+    draws = [draw_metrics(metrics, each, seed=fold)["AUC"] for fold, each in enumerate(counts)]
+    mean = np.mean([area_under_roc(each) for each in counts])
     return {
-        "mean AUC": _interval(Interval(mean, float(low), float(high))),
+        "mean AUC": _rounded(interval(float(mean), np.mean(draws, axis=0))),
         **{f"fold {number}": part.measured() for number, part in enumerate(parts)},
     }
-
-
-def _resampled_auc(part: Part, rng: np.random.Generator) -> float:
-    classes = [np.flatnonzero(part.labels == label) for label in (0, 1)]
-    drawn = np.concatenate([rng.choice(each, len(each)) for each in classes])
-    return roc_auc(part.labels[drawn], part.scores[drawn])
 
 
 def _by_generator(part: Part) -> dict[str, Any]:
@@ -284,8 +279,8 @@ def _by_generator(part: Part) -> dict[str, Any]:
             continue
         kept = (part.labels == 0) | (names == name)
         labels, scores = part.labels[kept], part.scores[kept]
-        interval = _interval(with_interval(roc_auc, labels, scores))
-        found[name] = {"synthetic": count, "AUC": interval}
+        auc = with_intervals({"AUC": area_under_roc}, labels, scores)["AUC"]
+        found[name] = {"synthetic": count, "AUC": _rounded(auc)}
     return found
 
 
@@ -341,9 +336,9 @@ def _resized(rgb: Rgb, scale: float) -> Rgb:
     return np.asarray(cv2.resize(rgb, (side, side), interpolation=filters))
 
 
-def _interval(interval: Interval) -> list[float]:
+def _rounded(found: Interval) -> list[float]:
     """[value, low, high], rounded for readers."""
-    return [round(each, 4) for each in (interval.value, interval.low, interval.high)]
+    return [round(each, 4) for each in (found.value, found.low, found.high)]
 
 
 class _Log:

@@ -13,14 +13,11 @@ import click
 from trtdet.commands.gpu_options import gpu_options, make_gpu_options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trtdet.benchmarks.evaluation import Report
 
 EXIT_FAILED_ROWS = 3
 
 _NAMED = 5  # failures, in a message
-_PIPED_WIDTH = 200  # columns
 
 
 @click.command()
@@ -94,6 +91,7 @@ def command(
     from trtdet.benchmarks.evaluation_record import to_json
     from trtdet.benchmarks.record import describe_run
     from trtdet.calibration.layouts import read_images
+    from trtdet.commands.evaluation_table import show_evaluation
     from trtdet.engine.atomic import atomic_text, check_writable
     from trtdet.engine.backends import choose_backend
     from trtdet.engine.ensemble import open_any
@@ -122,68 +120,8 @@ def command(
     if as_json:
         click.echo(json.dumps({**facts, **to_json(report)}, indent=1, ensure_ascii=False))
     else:
-        _show(report)
+        show_evaluation(report)
     return _say_failures(report)
-
-
-def _show(report: Report) -> None:
-    """The numbers that matter most, as tables on standard output."""
-    from rich.console import Console
-
-    from trtdet.benchmarks.evaluation import AUC, group_names
-    from trtdet.benchmarks.evaluation_record import SHOWN
-    from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
-
-    console = Console(
-        highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH
-    )
-    console.print(
-        f"{report.real:,} real and {report.synthetic:,} synthetic images: {report.data}\n"
-    )
-    table = _table("detector", [*SHOWN, "ECE", "not scored"])
-    for result in report.results:
-        metrics = [str(result.overall.metrics[name]) for name in SHOWN]
-        table.add_row(
-            result.name, *metrics, f"{result.calibration_error:.3f}", f"{result.failed:,}"
-        )
-    console.print(table)
-    for result in report.results:
-        if result.cup:
-            console.print(f"\n{result.name}: the VIP Cup's score {result.cup.score}")
-    for kind in (GENERATOR, SOURCE, FORMAT):
-        if names := group_names(report.results, kind):
-            shown = "accuracy" if kind == SOURCE else AUC
-            heads = ["real / synthetic", *(f"{each.name}, {shown}" for each in report.results)]
-            table = _table(kind, heads)
-            for name in names:
-                same = [
-                    group.measured
-                    for result in report.results
-                    for group in result.groups
-                    if (group.kind, group.name) == (kind, name)
-                ]
-                cells = [str(each.metrics.get(shown, "–")) for each in same]
-                table.add_row(name, f"{same[0].real:,} / {same[0].synthetic:,}", *cells)
-            console.print("\n", table, sep="")
-    if report.comparisons:
-        table = _table("difference", ["AUC", "p (DeLong)", "balanced accuracy", "p (McNemar)"])
-        for each in report.comparisons:
-            auc, accuracy = str(each.auc.value), str(each.accuracy.value)
-            table.add_row(
-                f"{each.first} - {each.second}",
-                *(auc, f"{each.auc_holm:.3g}", accuracy, f"{each.accuracy_holm:.3g}"),
-            )
-        console.print("\n", table, sep="")
-
-
-def _table(first: str, numbers: list[str]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
 
 
 def _say_failures(report: Report) -> int:
