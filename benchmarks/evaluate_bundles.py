@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trtdet.benchmarks.evaluation import Detector, Report, Settings, make_report
+from trtdet.benchmarks.evaluation import Detector, Point, Report, Settings, make_report
 from trtdet.benchmarks.robustness import draw_subset, measure_robustness, passes
 from trtdet.calibration.labels import LabelledImage, check_classes
+from trtdet.calibration.metrics import Labels
 from trtdet.calibration.scoring import score_each
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
@@ -68,7 +69,7 @@ def _score(
     name: str,
     folder: Path,
     images: Sequence[LabelledImage],
-    labels: np.ndarray,
+    labels: Labels,
     run: Run,
     on_rows: Callable[[str, int], None],
 ) -> list[Detector]:
@@ -79,14 +80,16 @@ def _score(
             engine, paths, on_rows=lambda count: on_rows(name, count), threads=run.threads
         )
         scored = np.flatnonzero(~np.isnan(logits).any(1))
-        check_classes([images[index] for index in scored], f"what {name} can score of {folder}")
-        curves: list[dict] = [{} for _column in engine.columns]
+        check_classes(
+            [images[index] for index in scored.tolist()], f"what {name} can score of {folder}"
+        )
+        curves: list[dict[str, list[Point]]] = [{} for _column in engine.columns]
         if run.robustness_images:
             drawn = draw_subset(labels[scored], run.robustness_images, run.settings.seed)
             subset = scored[drawn]
             curves = measure_robustness(
                 engine,
-                [paths[index] for index in subset],
+                [paths[index] for index in subset.tolist()],
                 labels[subset],
                 logits[subset],
                 run.settings,

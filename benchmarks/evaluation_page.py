@@ -125,10 +125,12 @@ def _overall(report: Report) -> Element:
             rows.append(["at the logit", *at, None])
     if any(result.cup for result in report.results):
         rows.append(
-            _metric_row("cup score", [each.cup and each.cup.score for each in report.results])
+            _metric_row(
+                "cup score", [each.cup.score if each.cup else None for each in report.results]
+            )
         )
         for part in CUP_WEIGHTS:
-            found = [each.cup and each.cup.parts[part] for each in report.results]
+            found = [each.cup.parts[part] if each.cup else None for each in report.results]
             rows.append(_metric_row(f"balanced accuracy, part {part}", found))
     errors = [f"{result.calibration_error:.3f}" for result in report.results]
     rows.append(["expected calibration error", *errors, None])

@@ -61,6 +61,6 @@ def score_images(
 ) -> tuple[NDArray[np.float32], list[LabelledImage], list[str]]:
     """The logits [N, K] of the images that can be scored, these images, and the others' reasons."""
     logits, reasons = score_each(engine, [each.path for each in images])
-    failed = np.isnan(logits).any(1)
-    scored = [each for each, lost in zip(images, failed, strict=True) if not lost]
-    return logits[~failed], scored, [f"{name}: {reason}" for name, reason in reasons.items()]
+    known = np.flatnonzero(~np.isnan(logits).any(1))
+    scored = [images[index] for index in known.tolist()]
+    return logits[known], scored, [f"{name}: {reason}" for name, reason in reasons.items()]

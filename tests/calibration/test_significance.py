@@ -1,0 +1,106 @@
+"""DeLong's test against its definition, McNemar's and Holm's against worked cases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from trtdet.calibration.metrics import balanced_accuracy, roc_auc
+from trtdet.calibration.significance import accuracy_difference, auc_difference, holm, mcnemar
+
+
+def draw(seed: int, count: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, and two detectors that share half of what they see."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    common = rng.normal(labels, 1.0)
+    return labels, common + rng.normal(0, 1.0, count), np.round(common + rng.normal(0, 0.5, count))
+
+
+def brute_force(labels, first, second) -> tuple[float, float]:
+    """The difference and its variance, from every pair of images and the two covariances."""
+    kernels = []
+    for scores in (first, second):
+        synthetic, real = scores[labels == 1], scores[labels == 0]
+        kernel = np.empty((len(synthetic), len(real)))
+        for i, a in enumerate(synthetic):
+            for j, b in enumerate(real):
+                kernel[i, j] = 1.0 if a > b else 0.5 if a == b else 0.0
+        kernels.append(kernel)
+    rows, columns = (np.cov([each.mean(axis) for each in kernels]) for axis in (1, 0))
+    contrast = np.array([1.0, -1.0])
+    variance = contrast @ (rows / len(kernels[0]) + columns / kernels[0].shape[1]) @ contrast
+    return kernels[0].mean() - kernels[1].mean(), float(variance)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_delong_equals_its_definition(seed: int):
+    labels, first, second = draw(seed)
+    value, variance = brute_force(labels, first, second)
+    found = auc_difference(labels, first, second)
+    assert found.value.value == pytest.approx(value, abs=1e-12)
+    assert found.value.value == pytest.approx(roc_auc(labels, first) - roc_auc(labels, second))
+    assert (found.value.high - found.value.low) / 2 == pytest.approx(
+        1.959963984540054 * math.sqrt(variance), abs=1e-12
+    )
+    normal = 2 * (1 - 0.5 * (1 + math.erf(abs(value) / math.sqrt(variance) / math.sqrt(2))))
+    assert found.p == pytest.approx(normal, abs=1e-12)
+
+
+def test_delong_rejects_as_often_as_it_says_where_nothing_differs():
+    """Two detectors of the same worth: p is below 0.1 in a tenth of the draws."""
+    below = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat([0, 1], 60)
+        common = rng.normal(labels, 1.0)
+        pair = (common + rng.normal(0, 1, 120) for _ in range(2))
+        below += auc_difference(labels, *pair).p < 0.1
+    assert below / 400 == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_detector_does_not_differ_from_itself():
+    labels, first, _second = draw(0)
+    for difference in (auc_difference, accuracy_difference):
+        found = difference(labels, first, first)
+        assert (found.value.value, found.value.low, found.value.high, found.p) == (0, 0, 0, 1)
+
+
+def test_the_difference_in_balanced_accuracy_is_that_of_the_two():
+    labels, first, second = draw(2)
+    found = accuracy_difference(labels, first, second)
+    expected = balanced_accuracy(labels, first) - balanced_accuracy(labels, second)
+    assert found.value.value == pytest.approx(expected, abs=1e-12)
+    rng = np.random.default_rng(1)
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    plain = []
+    for _ in range(4000):
+        each = np.concatenate([rng.choice(members, len(members)) for members in classes])
+        plain.append(balanced_accuracy(labels[each], first[each])
+                     - balanced_accuracy(labels[each], second[each]))  # fmt: skip
+    low, high = np.quantile(plain, [0.025, 0.975])
+    assert found.value.low == pytest.approx(low, abs=0.015)
+    assert found.value.high == pytest.approx(high, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(5, 5), (0, 6), (1, 9), (59, 6), (2600, 2400), (5000, 0)]
+)
+def test_mcnemar_is_the_exact_binomial_test(first, second):
+    expected = binomtest(first, first + second).pvalue
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(second, first) == mcnemar(first, second)
+
+
+def test_mcnemar_of_a_worked_case():
+    assert mcnemar(1, 9) == 2 * (1 + 10) / 1024
+    assert mcnemar(0, 0) == 1.0
+
+
+def test_holm_is_a_step_down_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
