@@ -75,6 +75,7 @@ def test_the_wheel_owns_one_name_and_is_typed(wheel: Path):
         "py.typed",
         "cli.py",
         "engine/pipeline.py",
+        "benchmarks/page.css",
         "build/detectors/npr.py",
         "starter/model.onnx",
         "starter/card.json",
