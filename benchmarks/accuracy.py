@@ -1,10 +1,11 @@
 """What bundles reach on labelled images: the README's tables, and a page for each set.
 
-    python -m trtdet.benchmarks.accuracy --data cup/labels.csv --data images/labels.csv \\
-        --out benchmarks/results starter ferretnet-s
+    python -m trtdet.benchmarks.accuracy --data images/labels.csv --data cup/labels.csv \\
+        --data cup/labels.csv:val --out benchmarks/results starter ferretnet-s
 
-It is `trtdet evaluate` for several sets at once: OUT gets `accuracy-SET.json` and
-`accuracy-SET.html` for each, SET being the folder's name, and the Markdown is printed.
+It is `trtdet evaluate` for several sets at once, FILE:SPLIT being one split of a file: OUT gets
+`accuracy-SET.json` and `accuracy-SET.html` for each, and the Markdown is printed. SET is the name
+of the folder, with that of the split.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     """Measure, write the records and pages, print the Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("bundles", nargs="+")
-    parser.add_argument("--data", type=Path, action="append", required=True)
+    parser.add_argument("--data", action="append", required=True, metavar="FILE[:SPLIT]")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--robustness-images", type=int, default=ROBUSTNESS_IMAGES)
     options = parser.parse_args()
@@ -36,10 +37,14 @@ def main() -> None:
     run = Run(backend, robustness_images=options.robustness_images)
     facts = describe_run()
     reports: list[Report] = []
-    for source in options.data:
-        bundles = [open_any(find_bundle(name)) for name in options.bundles]
-        report = evaluate_bundles(bundles, source, read_images(source), run)
-        name = (source if source.is_dir() else source.resolve().parent).name
+    bundles = [open_any(find_bundle(name)) for name in options.bundles]
+    for data in options.data:
+        file, _colon, split = data.partition(":")
+        source = Path(file)
+        images = read_images(source, split or None)
+        report = evaluate_bundles(bundles, source, images, run, split=split or None)
+        folder = source if source.is_dir() else source.resolve().parent
+        name = "-".join(filter(None, (folder.name, split)))
         record = json.dumps({**facts, **to_json(report)}, indent=1, ensure_ascii=False)
         (options.out / f"accuracy-{name}.json").write_text(record + "\n", encoding="utf-8")
         page = evaluation_page(report, facts)

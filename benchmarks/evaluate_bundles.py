@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from trtdet.benchmarks.evaluation import Detector, Point, Report, Settings, make_report
 from trtdet.benchmarks.robustness import draw_subset, measure_robustness, passes
 from trtdet.calibration.labels import LabelledImage, check_classes
-from trtdet.calibration.metrics import Labels
 from trtdet.calibration.scoring import score_each
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
@@ -45,6 +45,7 @@ def evaluate_bundles(
     images: Sequence[LabelledImage],
     run: Run,
     *,
+    split: str | None = None,
     on_rows: Callable[[str, int], None] = lambda _name, _count: None,
 ) -> Report:
     """Score `images`, which were read from `source`, with every bundle in turn, and measure.
@@ -52,61 +53,62 @@ def evaluate_bundles(
     `on_rows` hears a bundle's name and how many images it has just scored. Raises InputError where
     a bundle can score no image of one class.
     """
-    labels = np.array([each.label for each in images], np.int64)
     folder = source if source.is_dir() else source.parent
-    names = [os.path.relpath(each.path, folder) for each in images]
+    shown = [os.path.relpath(each.path, folder) for each in images]
     detectors = [
         detector
         for bundle, name in zip(bundles, _names(bundles), strict=True)
-        for detector in _score(bundle, name, folder, images, labels, run, on_rows)
+        for detector in _score(bundle, name, images, shown, run, partial(on_rows, name))
     ]
     data = source.name if source.is_dir() else f"{source.resolve().parent.name}/{source.name}"
-    return make_report(data, images, names, detectors, run.settings)
+    data += f", split {split}" if split else ""
+    return make_report(data, images, shown, detectors, run.settings)
 
 
 def _score(
     bundle: Bundle | Ensemble,
     name: str,
-    folder: Path,
     images: Sequence[LabelledImage],
-    labels: Labels,
+    shown: Sequence[str],
     run: Run,
-    on_rows: Callable[[str, int], None],
+    on_rows: Callable[[int], None],
 ) -> list[Detector]:
-    """A detector for each of the bundle's logits."""
+    """A detector for each of the bundle's logits; `shown` are the images' names."""
     paths = [each.path for each in images]
+    labels = np.array([each.label for each in images], np.int64)
     with open_engine(run.backend, bundle, gpu=run.gpu) as engine:
-        logits, reasons = score_each(
-            engine, paths, on_rows=lambda count: on_rows(name, count), threads=run.threads
-        )
+        logits, reasons = score_each(engine, paths, on_rows=on_rows, threads=run.threads)
         scored = np.flatnonzero(~np.isnan(logits).any(1))
-        check_classes(
-            [images[index] for index in scored.tolist()], f"what {name} can score of {folder}"
-        )
+        check_classes([images[index] for index in scored.tolist()], f"what {name} can score")
         curves: list[dict[str, list[Point]]] = [{} for _column in engine.columns]
         if run.robustness_images:
-            drawn = draw_subset(labels[scored], run.robustness_images, run.settings.seed)
-            subset = scored[drawn]
+            subset = scored[draw_subset(labels[scored], run.robustness_images, run.settings.seed)]
             curves = measure_robustness(
                 engine,
                 [paths[index] for index in subset.tolist()],
                 labels[subset],
                 logits[subset],
                 run.settings,
-                on_rows=lambda count: on_rows(name, count),
+                on_rows=on_rows,
                 threads=run.threads,
             )
-        columns = engine.columns if len(engine.columns) > 1 else ("",)
-        return [
-            Detector(
-                name=f"{name}: {column}" if column else name,
-                engine=f"{bundle.precision}, {engine.name}",
-                logits=logits[:, number].astype(np.float64),
-                reasons={os.path.relpath(file, folder): why for file, why in reasons.items()},
-                robustness=curves[number],
-            )
-            for number, column in enumerate(columns)
-        ]
+    members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    trained_on = "; ".join(dict.fromkeys(member.trained_on for member in members))
+    return [
+        Detector(
+            name=f"{name}: {column}" if len(engine.columns) > 1 else name,
+            engine=f"{bundle.precision}, {engine.name}",
+            trained_on=trained_on,
+            logits=logits[:, number].astype(np.float64),
+            reasons={
+                file: reasons[str(path)]
+                for file, path in zip(shown, paths, strict=True)
+                if str(path) in reasons
+            },
+            robustness=curves[number],
+        )
+        for number, column in enumerate(engine.columns)
+    ]
 
 
 def _names(bundles: Sequence[Bundle | Ensemble]) -> list[str]:

@@ -120,6 +120,7 @@ class Detector:
 
     name: str
     engine: str  # precision and backend
+    trained_on: str  # as its bundle says
     logits: Scores  # [N], NaN where the image could not be scored
     reasons: dict[str, str]  # by file
     robustness: dict[str, list[Point]]  # by family of distortions
@@ -131,6 +132,7 @@ class Result:
 
     name: str
     engine: str
+    trained_on: str
     failed: int
     failures: dict[str, str]  # file: reason
     overall: Measured
@@ -284,6 +286,7 @@ def _result(
     return Result(
         name=detector.name,
         engine=detector.engine,
+        trained_on=detector.trained_on,
         failed=int((~scored).sum()),
         failures=detector.reasons,
         overall=measure(known, logits, settings, threshold),

@@ -34,6 +34,7 @@ from trtdet.benchmarks.evaluation import (
     Result,
     group_names,
 )
+from trtdet.benchmarks.evaluation_record import show_p
 from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
 from trtdet.calibration.distortions import FAMILIES
 from trtdet.calibration.interval import Interval
@@ -166,9 +167,9 @@ def _comparisons(report: Report) -> Element:
                 pair,
                 f"{each.images:,}",
                 _interval(each.auc.value, signed=True),
-                _p(each.auc_holm),
+                show_p(each.auc_holm),
                 _interval(each.accuracy.value, signed=True),
-                _p(each.accuracy_holm),
+                show_p(each.accuracy_holm),
                 strip(axis, [_estimate(pair, each.auc.value, 6)], reference=0.0),
             ]
         )
@@ -411,9 +412,16 @@ def _method(report: Report, run: Mapping[str, Any]) -> Element:
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": run["commit"] or "an installed package",
-        **{result.name: result.engine for result in report.results},
     }
-    return page.section("How it was measured", page.facts(entries))
+    detectors: list[list[page.Content]] = [
+        [result.name, result.engine, result.trained_on or "–"] for result in report.results
+    ]
+    return page.section(
+        "How it was measured",
+        page.facts(entries),
+        page.table(["detector", "engine", "trained on"], detectors, texts=3),
+        note="Images that a detector was trained on, or chosen by, flatter it.",
+    )
 
 
 def _interval(found: Interval | None, *, signed: bool = False) -> Element | str:
@@ -428,10 +436,6 @@ def _estimate(name: str, found: Interval, hue: int) -> Estimate:
 
 def _value(measured: Measured, metric: str) -> str:
     return f"{measured.metrics[metric].value:.3f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _difference_axis(found: Sequence[Interval]) -> Axis:

@@ -27,6 +27,11 @@ def to_json(report: Report) -> dict[str, Any]:
     return record
 
 
+def show_p(p: float) -> str:
+    """A p-value as it is printed."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def as_markdown(reports: Sequence[Report]) -> str:
     """A row for each detector and set, and one for each group of its formats."""
     lines = [

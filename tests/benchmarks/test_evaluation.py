@@ -61,7 +61,7 @@ def detector(name: str, images: list[LabelledImage], seed: int, worth: float) ->
         family.name: [Point(level.name, 1, point) for level in family.levels] for family in FAMILIES
     }
     reasons = {f"3 {HOSTILE}": "the file is empty", f"10 {HOSTILE}": "truncated <PNG>"}
-    return Detector(name, "float32, a backend", logits, reasons, curves)
+    return Detector(name, "float32, a backend", f"all {HOSTILE}", logits, reasons, curves)
 
 
 @pytest.fixture(scope="module")

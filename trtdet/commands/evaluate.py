@@ -112,7 +112,7 @@ def command(
         gpu=make_gpu_options(**gpu),
     )
     with _progress(run.images_scored(len(images)) * len(opened)) as on_rows:
-        report = evaluate_bundles(opened, source, images, run, on_rows=on_rows)
+        report = evaluate_bundles(opened, source, images, run, split=split, on_rows=on_rows)
     facts = describe_run()
     if html:
         with atomic_text(html) as file:

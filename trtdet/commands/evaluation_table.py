@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trtdet.benchmarks.evaluation import ACCURACY, AUC, BALANCED, Report, group_names
-from trtdet.benchmarks.evaluation_record import SHOWN
+from trtdet.benchmarks.evaluation_record import SHOWN, show_p
 from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
 
 PIPED_WIDTH = 200  # columns
@@ -57,8 +57,8 @@ def _groups(report: Report, kind: str) -> Table:
 def _differences(report: Report) -> Table:
     table = _table("difference", [AUC, "p (DeLong, Holm)", BALANCED, "p (McNemar, Holm)"])
     for each in report.comparisons:
-        auc = [str(each.auc.value), f"{each.auc_holm:.3g}"]
-        accuracy = [str(each.accuracy.value), f"{each.accuracy_holm:.3g}"]
+        auc = [str(each.auc.value), show_p(each.auc_holm)]
+        accuracy = [str(each.accuracy.value), show_p(each.accuracy_holm)]
         table.add_row(f"{each.first} - {each.second}", *auc, *accuracy)
     return table
 
