@@ -15,9 +15,9 @@ import json
 from pathlib import Path
 
 from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
-from trtdet.benchmarks.evaluation import Report
 from trtdet.benchmarks.evaluation_page import evaluation_page
 from trtdet.benchmarks.evaluation_record import as_markdown, to_json
+from trtdet.benchmarks.evaluation_report import Report
 from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.layouts import read_images
 from trtdet.engine.backends import choose_backend

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trtdet.benchmarks.evaluation import Detector, Point, Report, Settings, make_report
+from trtdet.benchmarks.evaluation import make_report
+from trtdet.benchmarks.evaluation_report import Detector, Point, Report, Settings
 from trtdet.benchmarks.robustness import draw_subset, measure_robustness, passes
 from trtdet.calibration.labels import LabelledImage, check_classes
 from trtdet.calibration.scoring import score_each

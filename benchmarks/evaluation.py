@@ -7,16 +7,37 @@ Nothing here scores: logits come from the engine itself (`trtdet.benchmarks.eval
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.benchmarks.groups import SMALLEST, Group, find_groups
-from trtdet.calibration.bootstrap import ROUNDS, draw_metrics, interval, with_intervals
+from trtdet.benchmarks.evaluation_report import (
+    ACCURACY,
+    AP,
+    AUC,
+    BALANCED,
+    BEST_ACCURACY,
+    BEST_BALANCED,
+    CUP_WEIGHTS,
+    FOUND,
+    PASSED,
+    Comparison,
+    CupScore,
+    Curve,
+    Detector,
+    Histogram,
+    Measured,
+    MeasuredGroup,
+    Mistake,
+    Report,
+    Result,
+    Settings,
+)
+from trtdet.benchmarks.groups import Group, find_groups
+from trtdet.calibration.bootstrap import draw_metrics, interval, with_intervals
 from trtdet.calibration.interval import Interval, share_of
 from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
 from trtdet.calibration.metrics import (
@@ -34,152 +55,13 @@ from trtdet.calibration.metrics import (
     true_negative_rate,
     true_positive_rate,
 )
-from trtdet.calibration.reliability import Bin, calibration_error, reliability
-from trtdet.calibration.significance import Difference, accuracy_difference, auc_difference, holm
-
-AUC, AP = "AUC", "AP"
-BALANCED, ACCURACY = "balanced accuracy", "accuracy"
-BEST_BALANCED, BEST_ACCURACY = "best balanced accuracy", "accuracy at that threshold"
-FOUND, PASSED = "synthetic found", "real passed"  # true positives, true negatives
-
-# Of the VIP Cup 2022's final score, in balanced accuracy at logit > 0.
-CUP_WEIGHTS = {"1": 0.7, "2": 0.3}
+from trtdet.calibration.reliability import calibration_error, reliability
+from trtdet.calibration.significance import accuracy_difference, auc_difference, holm
 
 MISTAKES = 5  # that are named, of each class
 
 _ROC_POINTS = 256
 _HISTOGRAM_BINS = (10, 40)  # at least, at most
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a detector reaches on some images: what both classes need is left out without them."""
-
-    real: int
-    synthetic: int
-    metrics: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class MeasuredGroup:
-    """The same for a group."""
-
-    kind: str
-    name: str
-    measured: Measured
-
-
-@dataclass(frozen=True)
-class CupScore:
-    """The VIP Cup's: 0.7 * part 1 + 0.3 * part 2, in balanced accuracy."""
-
-    score: Interval
-    parts: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The ROC, thinned, and where the decision lies on it."""
-
-    false_positives: list[float]
-    true_positives: list[float]
-    at_zero: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How often logits fall between two edges; those beyond are in the outermost bins."""
-
-    edges: list[float]
-    real: list[int]
-    synthetic: list[int]
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image far on the wrong side."""
-
-    file: str
-    label: int
-    origin: str  # generator or source
-    logit: float
-
-
-@dataclass(frozen=True)
-class Point:
-    """A detector under one level of a distortion."""
-
-    level: str
-    failed: int
-    measured: Measured
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A detector's logits."""
-
-    name: str
-    engine: str  # precision and backend
-    trained_on: str  # as its bundle says
-    logits: Scores  # [N], NaN where the image could not be scored
-    reasons: dict[str, str]  # by file
-    robustness: dict[str, list[Point]]  # by family of distortions
-
-
-@dataclass(frozen=True)
-class Result:
-    """All that was measured of one detector."""
-
-    name: str
-    engine: str
-    trained_on: str
-    failed: int
-    failures: dict[str, str]  # file: reason
-    overall: Measured
-    threshold: float  # of the best balanced accuracy, chosen on these very images
-    cup: CupScore | None
-    groups: list[MeasuredGroup]
-    bins: list[Bin]
-    calibration_error: float
-    roc: Curve
-    histogram: Histogram
-    mistakes: list[Mistake]
-    robustness: dict[str, list[Point]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One detector against another on the images that both scored; p as it is, and Holm's."""
-
-    first: str
-    second: str
-    images: int
-    auc: Difference
-    auc_holm: float
-    accuracy: Difference  # balanced
-    accuracy_holm: float
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the numbers depend on besides images and detectors."""
-
-    rounds: int = ROUNDS
-    seed: int = 0
-    smallest_group: int = SMALLEST
-
-
-@dataclass(frozen=True)
-class Report:
-    """What several detectors reach on the same images."""
-
-    data: str
-    images: int
-    real: int
-    synthetic: int
-    settings: Settings
-    results: list[Result]
-    comparisons: list[Comparison]
 
 
 def make_report(
@@ -355,11 +237,3 @@ def _mistakes(
                 origin = each.generator if label == SYNTHETIC else each.source or each.generator
                 found.append(Mistake(names[index], label, origin, float(logits[index])))
     return found
-
-
-def group_names(results: Sequence[Result], kind: str) -> list[str]:
-    """The groups of a kind, in their order."""
-    found: Mapping[str, None] = {
-        group.name: None for result in results for group in result.groups if group.kind == kind
-    }
-    return list(found)

@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trtdet.benchmarks.evaluation import (
-    AP,
-    AUC,
-    BALANCED,
-    BEST_BALANCED,
-    Measured,
-    Report,
-)
+from trtdet.benchmarks.evaluation_report import AP, AUC, BALANCED, BEST_BALANCED, Measured, Report
 from trtdet.calibration.interval import Interval
 
 _DIGITS = 6  # of a number in the record

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.benchmarks.evaluation import Point, Settings, measure
+from trtdet.benchmarks.evaluation import measure
+from trtdet.benchmarks.evaluation_report import Point, Settings
 from trtdet.calibration.distortions import FAMILIES, Family, Level, file_generator
 from trtdet.calibration.metrics import Labels, Scores
 from trtdet.calibration.scoring import score_each

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from tests.chromium import open_browser
-from trtdet.benchmarks.evaluation import (
+from trtdet.benchmarks.evaluation import cup_score, make_report, measure
+from trtdet.benchmarks.evaluation_page import evaluation_page
+from trtdet.benchmarks.evaluation_record import as_markdown, to_json
+from trtdet.benchmarks.evaluation_report import (
     ACCURACY,
     AP,
     AUC,
@@ -21,12 +24,7 @@ from trtdet.benchmarks.evaluation import (
     Point,
     Report,
     Settings,
-    cup_score,
-    make_report,
-    measure,
 )
-from trtdet.benchmarks.evaluation_page import evaluation_page
-from trtdet.benchmarks.evaluation_record import as_markdown, to_json
 from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.distortions import FAMILIES
 from trtdet.calibration.labels import LabelledImage

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from trtdet.benchmarks.evaluate_bundles import Run, evaluate_bundles
-from trtdet.benchmarks.evaluation import AUC, BALANCED, Settings
+from trtdet.benchmarks.evaluation_report import AUC, BALANCED, Settings
 from trtdet.benchmarks.robustness import draw_subset, measure_robustness
 from trtdet.calibration.distortions import FAMILIES, Family, Level, cropped, file_generator, noisy
 from trtdet.calibration.labels import LabelledImage

@@ -13,7 +13,7 @@ import click
 from trtdet.commands.gpu_options import gpu_options, make_gpu_options
 
 if TYPE_CHECKING:
-    from trtdet.benchmarks.evaluation import Report
+    from trtdet.benchmarks.evaluation_report import Report
 
 EXIT_FAILED_ROWS = 3
 
@@ -86,9 +86,9 @@ def command(
     import json
 
     from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
-    from trtdet.benchmarks.evaluation import Settings
     from trtdet.benchmarks.evaluation_page import evaluation_page
     from trtdet.benchmarks.evaluation_record import to_json
+    from trtdet.benchmarks.evaluation_report import Settings
     from trtdet.benchmarks.record import describe_run
     from trtdet.calibration.layouts import read_images
     from trtdet.commands.evaluation_table import show_evaluation

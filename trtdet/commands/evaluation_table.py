@@ -7,8 +7,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from trtdet.benchmarks.evaluation import ACCURACY, AUC, BALANCED, Report, group_names
 from trtdet.benchmarks.evaluation_record import SHOWN, show_p
+from trtdet.benchmarks.evaluation_report import ACCURACY, AUC, BALANCED, Report, group_names
 from trtdet.benchmarks.groups import FORMAT, GENERATOR, SOURCE
 
 PIPED_WIDTH = 200  # columns
