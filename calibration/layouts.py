@@ -22,6 +22,7 @@ from trtdet.calibration.labels import (
     check_classes,
     read_labels,
 )
+from trtdet.engine.listing import image_suffixes
 from trtdet.errors import InputError
 
 # A folder of one class: its name in lower case.
@@ -30,10 +31,6 @@ CLASS_FOLDERS = {
     "nature": REAL, "ai": SYNTHETIC,
     "real": REAL, "fake": SYNTHETIC,
 }  # fmt: skip
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-)
 
 _SPLITS = {"train": TRAIN, "val": VAL, "test": "test"}
 
@@ -76,23 +73,28 @@ def _walk(root: Path) -> list[LabelledImage]:
 def _images(root: Path) -> Iterator[LabelledImage]:
     """Below each folder of a class, every image, whatever the folders in between."""
     for folder, inner, files in os.walk(root, followlinks=True):
-        inner.sort()
         path = Path(folder)
+        # Generators may share a folder of real images by a link; one that leads up has no end.
+        inner[:] = sorted(name for name in inner if not _leads_up(path / name))
         names = path.relative_to(root).parts
         at = next((i for i, name in enumerate(names) if name.lower() in CLASS_FOLDERS), None)
         if at is None:
             continue
         above = [name for name in names[:at] if name.lower() not in _SPLITS]
-        split = next((_SPLITS[name.lower()] for name in names[:at] if name.lower() in _SPLITS), "")
+        splits = [_SPLITS[name.lower()] for name in names[:at] if name.lower() in _SPLITS]
         for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in image_suffixes() and not name.startswith("."):
                 yield LabelledImage(
                     path=path / name,
                     label=CLASS_FOLDERS[names[at].lower()],
-                    split=split,
+                    split=splits[0] if splits else "",
                     generator=above[0] if above else root.resolve().name,
                     image=str((path / name).relative_to(root)),
                 )
+
+
+def _leads_up(path: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _pairs() -> Iterator[tuple[str, str]]:

@@ -75,6 +75,16 @@ def test_only_images_count_and_hidden_files_do_not(tmp_path):
     assert len(read_images(tmp_path)) == 2
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    """Generators that share their real images, and a link to the root."""
+    make(tmp_path, ("ADM/0_real/1.png", "ADM/1_fake/1.png", "VQDM/1_fake/2.png"))
+    (tmp_path / "VQDM/0_real").symlink_to(tmp_path / "ADM/0_real")
+    (tmp_path / "VQDM/1_fake/loop").symlink_to(tmp_path)
+    assert summary(read_images(tmp_path)) == {
+        (name, label): 1 for name in ("ADM", "VQDM") for label in (0, 1)
+    }
+
+
 def test_a_csv_is_read_with_its_parts_and_splits(tmp_path):
     make(tmp_path, ("a.png", "b.png", "c.png"))
     table = tmp_path / "labels.csv"
