@@ -11,12 +11,11 @@ of the folder, with that of the split.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
 from trtdet.benchmarks.evaluation_page import evaluation_page
-from trtdet.benchmarks.evaluation_record import as_markdown, to_json
+from trtdet.benchmarks.evaluation_record import as_markdown, write_json
 from trtdet.benchmarks.evaluation_report import Report
 from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.layouts import read_images
@@ -45,8 +44,8 @@ def main() -> None:
         report = evaluate_bundles(bundles, source, images, run, split=split or None)
         folder = source if source.is_dir() else source.resolve().parent
         name = "-".join(filter(None, (folder.name, split)))
-        record = json.dumps({**facts, **to_json(report)}, indent=1, ensure_ascii=False)
-        (options.out / f"accuracy-{name}.json").write_text(record + "\n", encoding="utf-8")
+        record = write_json(report, facts) + "\n"
+        (options.out / f"accuracy-{name}.json").write_text(record, encoding="utf-8")
         page = evaluation_page(report, facts)
         (options.out / f"accuracy-{name}.html").write_text(page, encoding="utf-8")
         reports.append(report)

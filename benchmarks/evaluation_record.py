@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +13,16 @@ from trtdet.calibration.interval import Interval
 
 _DIGITS = 6  # of a number in the record
 
+_NUMBERS = re.compile(r"\[[-+.,\deE\s]+\]")
+
 SHOWN = (AUC, AP, BALANCED, BEST_BALANCED)
 
 
-def to_json(report: Report) -> dict[str, Any]:
-    """Everything that was measured; an interval is [value, low, high]."""
-    record: dict[str, Any] = _plain(asdict(report))
-    return record
+def write_json(report: Report, run: Mapping[str, Any]) -> str:
+    """All that was measured and `describe_run`'s facts; an interval is [value, low, high]."""
+    text = json.dumps({**run, **_plain(asdict(report))}, indent=1, ensure_ascii=False)
+    # Numbers side by side, or a curve takes a page.
+    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
 
 
 def show_p(p: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.chromium import open_browser
 from trtdet.benchmarks.evaluation import cup_score, make_report, measure
 from trtdet.benchmarks.evaluation_page import evaluation_page
-from trtdet.benchmarks.evaluation_record import as_markdown, to_json
+from trtdet.benchmarks.evaluation_record import as_markdown, write_json
 from trtdet.benchmarks.evaluation_report import (
     ACCURACY,
     AP,
@@ -144,7 +144,11 @@ def test_the_worst_mistakes_are_named(report, images, detectors):
 
 
 def test_the_record_is_json_with_intervals_as_three_numbers(report):
-    record = json.loads(json.dumps(to_json(report)))
+    text = write_json(report, describe_run())
+    record = json.loads(text)
+    assert len(record["results"][0]["roc"]["true_positives"]) > 20
+    assert max(map(len, text.splitlines())) > 200  # a curve is a line
+    assert HOSTILE in record["data"]
     assert record["results"][0]["overall"]["metrics"][AUC] == pytest.approx(
         [getattr(report.results[0].overall.metrics[AUC], end) for end in ("value", "low", "high")],
         abs=1e-6,

@@ -83,11 +83,9 @@ def command(
       trtdet evaluate starter labels.csv --html report.html
       trtdet evaluate npr rine AIGCDetectBenchmark/test --robustness-images 0 --json > report.json
     """
-    import json
-
     from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
     from trtdet.benchmarks.evaluation_page import evaluation_page
-    from trtdet.benchmarks.evaluation_record import to_json
+    from trtdet.benchmarks.evaluation_record import write_json
     from trtdet.benchmarks.evaluation_report import Settings
     from trtdet.benchmarks.record import describe_run
     from trtdet.calibration.layouts import read_images
@@ -118,7 +116,7 @@ def command(
         with atomic_text(html) as file:
             file.write(evaluation_page(report, facts))
     if as_json:
-        click.echo(json.dumps({**facts, **to_json(report)}, indent=1, ensure_ascii=False))
+        click.echo(write_json(report, facts))
     else:
         show_evaluation(report)
     return _say_failures(report)
