@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
 from trtdet.benchmarks.evaluation_page import evaluation_page
-from trtdet.benchmarks.evaluation_record import as_markdown, write_json
+from trtdet.benchmarks.evaluation_record import as_markdown, json_text
 from trtdet.benchmarks.evaluation_report import Report
 from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.layouts import read_images
@@ -44,7 +44,7 @@ def main() -> None:
         report = evaluate_bundles(bundles, source, images, run, split=split or None)
         folder = source if source.is_dir() else source.resolve().parent
         name = "-".join(filter(None, (folder.name, split)))
-        record = write_json(report, facts) + "\n"
+        record = json_text(report, facts) + "\n"
         (options.out / f"accuracy-{name}.json").write_text(record, encoding="utf-8")
         page = evaluation_page(report, facts)
         (options.out / f"accuracy-{name}.html").write_text(page, encoding="utf-8")

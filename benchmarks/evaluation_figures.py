@@ -52,13 +52,13 @@ def histogram(result: Result) -> Element:
         y = [0.0, *(share for share in shares for _side in range(2)), 0.0]
         lines.append(Line(name, x, y, hue=hue, area=True, plain=True))
     return line_chart(
-        result.name,
+        f"{result.name}: logits",
         "Histogram of the logits of real and of synthetic images.",
         linear_axis("logit", found.edges[0], found.edges[-1]),
         linear_axis("percent of the class", 0.0, largest * 1.05, ticks=4),
         lines,
         references=[((0.0, 0.0), (0.0, largest * 1.05))],
-        note="logits of real (grey) and synthetic (red) images",
+        note="grey: real images; red: synthetic ones",
     )
 
 
@@ -78,7 +78,7 @@ def reliability(result: Result) -> Element:
         for each in result.bins
     ]
     return line_chart(
-        result.name,
+        f"{result.name}: reliability",
         "Share of synthetic images against the probability that the logit stands for.",
         linear_axis("probability of being synthetic", 0.0, 1.0),
         linear_axis("share that is synthetic", 0.0, 1.0),

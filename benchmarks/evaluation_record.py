@@ -18,9 +18,9 @@ _NUMBERS = re.compile(r"\[[-+.,\deE\s]+\]")
 SHOWN = (AUC, AP, BALANCED, BEST_BALANCED)
 
 
-def write_json(report: Report, run: Mapping[str, Any]) -> str:
+def json_text(report: Report, run: Mapping[str, Any]) -> str:
     """All that was measured and `describe_run`'s facts; an interval is [value, low, high]."""
-    text = json.dumps({**run, **_plain(asdict(report))}, indent=1, ensure_ascii=False)
+    text = json.dumps({**run, **_plain(asdict(report))}, indent=1)
     # Numbers side by side, or a curve takes a page.
     return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.chromium import open_browser
 from trtdet.benchmarks.evaluation import cup_score, make_report, measure
 from trtdet.benchmarks.evaluation_page import evaluation_page
-from trtdet.benchmarks.evaluation_record import as_markdown, write_json
+from trtdet.benchmarks.evaluation_record import as_markdown, json_text
 from trtdet.benchmarks.evaluation_report import (
     ACCURACY,
     AP,
@@ -144,7 +144,7 @@ def test_the_worst_mistakes_are_named(report, images, detectors):
 
 
 def test_the_record_is_json_with_intervals_as_three_numbers(report):
-    text = write_json(report, describe_run())
+    text = json_text(report, describe_run())
     record = json.loads(text)
     assert len(record["results"][0]["roc"]["true_positives"]) > 20
     assert max(map(len, text.splitlines())) > 200  # a curve is a line

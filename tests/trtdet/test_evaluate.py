@@ -52,15 +52,22 @@ def test_a_tree_is_measured_and_a_bad_file_is_counted(small_bundle, tree, tmp_pa
 
 def test_two_bundles_stand_side_by_side_on_a_page(small_bundle, tree, tmp_path):
     labels = tmp_path / "labels.csv"
-    rows = ["filename,label,part"]
+    rows = ["filename,label,part,generator"]
     for index, path in enumerate(sorted(tree.rglob(f"*{HOSTILE}"))):
-        rows.append(f"{path},{int('1_fake' in str(path))},{index % 2 + 1}")
-    labels.write_text("\n".join(rows) + "\n")
+        rows.append(f"{path},{int('1_fake' in str(path))},{index % 2 + 1},\udcff")
+    labels.write_text("\n".join(rows) + "\n", errors="surrogateescape")
     page = tmp_path / "page.html"
     done = run_trtdet("evaluate", small_bundle, "starter", labels, "--html", page,
                       "--robustness-images", "2", "--rounds", "100")  # fmt: skip
     assert done.stdout.startswith("8 real and 8 synthetic images: ")
-    for expected in ("small", "starter", "balanced accuracy", "cup score", "p (DeLong, Holm)"):
+    for expected in (
+        "small",
+        "starter",
+        "balanced accuracy",
+        "cup score",
+        "p (DeLong, Holm)",
+        "\\udcff",
+    ):
         assert expected in done.stdout
     text = page.read_text()
     assert "<script" not in text

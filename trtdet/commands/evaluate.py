@@ -85,7 +85,7 @@ def command(
     """
     from trtdet.benchmarks.evaluate_bundles import ROBUSTNESS_IMAGES, Run, evaluate_bundles
     from trtdet.benchmarks.evaluation_page import evaluation_page
-    from trtdet.benchmarks.evaluation_record import write_json
+    from trtdet.benchmarks.evaluation_record import json_text
     from trtdet.benchmarks.evaluation_report import Settings
     from trtdet.benchmarks.record import describe_run
     from trtdet.calibration.layouts import read_images
@@ -116,7 +116,7 @@ def command(
         with atomic_text(html) as file:
             file.write(evaluation_page(report, facts))
     if as_json:
-        click.echo(write_json(report, facts))
+        click.echo(json_text(report, facts))
     else:
         show_evaluation(report)
     return _say_failures(report)

@@ -50,7 +50,8 @@ def _groups(report: Report, kind: str) -> Table:
             if (group.kind, group.name) == (kind, name)
         ]
         cells = [str(each.metrics.get(shown, "–")) for each in same]
-        table.add_row(name, f"{same[0].real:,} / {same[0].synthetic:,}", *cells)
+        shown_name = name.encode("utf-8", "backslashreplace").decode()  # it may be no UTF-8
+        table.add_row(shown_name, f"{same[0].real:,} / {same[0].synthetic:,}", *cells)
     return table
 
 
