@@ -94,8 +94,8 @@ def score(
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
 
     Once `stopping` says so no row is begun; those that were are finished. `isolate` decodes in
-    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them. `change` is done to
-    each decoded image, in a decode thread.
+    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them.
+    `change` is done to each decoded image, in a decode thread.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when a session fails.
