@@ -80,7 +80,7 @@ def test_an_image_that_takes_too_long_costs_its_row_and_nothing_comes_of_it_late
             pool.submit(name, lambda _: late.wait(20) and PIXELS)
         pool.submit("good", lambda _: PIXELS)
         first = [pool.next() for _ in range(3)]
-        assert time.monotonic() - start < 1.3
+        assert time.monotonic() - start < 2.3
         reasons = {name: str(result) for name, result in first if name != "good"}
         expected = "took more than 0.3 s to read and decode; raise it with --max-seconds"
         assert reasons == {"a": expected, "b": expected}
@@ -102,7 +102,7 @@ def test_at_the_limit_either_the_pixels_or_the_reason_are_placed_but_not_both():
     pool, rng = Pool(8, 0.05), random.Random(1)
     with pool.pool:
         for number in range(150):
-            seconds = 0.05 + rng.uniform(-0.004, 0.004)
+            seconds = 0.05 + rng.uniform(-0.03, 0.03)
             pool.submit(number, lambda _, seconds=seconds: time.sleep(seconds) or PIXELS)
         results = [pool.next() for _ in range(150)]
         time.sleep(0.2)

@@ -131,19 +131,19 @@ def test_a_file_that_is_read_too_slowly_costs_its_row_and_reaches_no_slot(
     slow, real, late = str(pictures[0]), pipeline.read_image_file, threading.Event()
 
     def read(path, **options):
-        time.sleep(0.8 if str(path) == slow else 0.02)
+        time.sleep(2.5 if str(path) == slow else 0.02)
         if str(path) == slow:
             late.set()
         return real(path, **options)
 
     good = {name: logit for name, logit, _ in run(bundle, pictures[1:])}
     monkeypatch.setattr(pipeline, "read_image_file", read)
-    names = [slow, *list(pictures[1:]) * 8]
-    rows = run(bundle, names, batch=2, slots=2, limits=Limits(max_seconds=0.3))
+    names = [slow, *list(pictures[1:]) * 20]
+    rows = run(bundle, names, batch=2, slots=2, limits=Limits(max_seconds=1.5))
     assert rows[0] == (
         slow,
         None,
-        "took more than 0.3 s to read and decode; raise it with --max-seconds",
+        "took more than 1.5 s to read and decode; raise it with --max-seconds",
     )
     assert rows[1:] == [(str(name), good[str(name)], None) for name in names[1:]]
     assert late.is_set()  # it came while the others were scored

@@ -99,15 +99,15 @@ def test_bombs_of_scans_cost_their_rows_and_their_seconds(
     bomb = tmp_path / "bomb.jpg"
     alone = score(tmp_path, pictures)
     names = [bomb, *pictures, bomb, bomb, bomb, *pictures]
-    run = score(tmp_path, names, "--max-seconds", "1", "--threads", "2", *options)
+    run = score(tmp_path, names, "--max-seconds", "2", "--threads", "2", *options)
     assert run.code == 3
     assert only_ours(run.words), run.words
     assert ("a process takes its place" in run.words) == (not options)
     assert [row for row in run.rows if row[0] != str(bomb)] == alone.rows * 2
     assert run.reasons == {
-        str(bomb): "took more than 1 s to read and decode; raise it with --max-seconds"
+        str(bomb): "took more than 2 s to read and decode; raise it with --max-seconds"
     }
-    assert run.seconds < alone.seconds + 10
+    assert run.seconds < alone.seconds + 30
     assert run.peak_bytes < 600 * MIB
 
 
