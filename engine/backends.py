@@ -115,21 +115,22 @@ def compile_graph(
     *,
     batch: int,
     slots: int | None = None,
+    streams: int | None = None,
 ) -> Session:
     """Compile an ONNX graph on a backend. Raises BackendError when it does not compile.
 
-    With a `tiling` images have any size, and a batch is one of them. TensorRT runs plans, which are
-    compiled by `trtdet.build`.
+    With a `tiling` images have any size, and a batch is one of them. `streams` None: as many as
+    cores. TensorRT runs plans, which are compiled by `trtdet.build`.
     """
     if backend.name != OPENVINO:
         raise BackendError(f"{backend.name} runs no graph: `trtdet compile` makes a plan of it")
     if tiling is not None:
         from trtdet.engine.openvino_tiles import OpenVinoTileSession
 
-        return OpenVinoTileSession(graph, geometry, tiling, slots=slots)
+        return OpenVinoTileSession(graph, geometry, tiling, slots=slots, streams=streams)
     from trtdet.engine.openvino import OpenVinoSession
 
-    return OpenVinoSession(graph, geometry, batch=batch, slots=slots)
+    return OpenVinoSession(graph, geometry, batch=batch, slots=slots, streams=streams)
 
 
 def open_session(
@@ -138,11 +139,13 @@ def open_session(
     *,
     batch: int | None = None,
     slots: int | None = None,
+    streams: int | None = None,
     gpu: GpuOptions | None = None,
 ) -> tuple[Session, Drift]:
     """Open the bundle on a backend and re-score its probes.
 
-    `batch` None: the bundle's own, with TensorRT that of its plan. Raises DriftError when a probe's
+    `batch` None: the bundle's own, with TensorRT that of its plan. `slots` and `streams` None: what
+    suits the machine; with TensorRT `gpu` has them. Raises DriftError when a probe's
     logit lies further from the reference than the bundle allows.
     """
     if backend.name == TENSORRT:
@@ -157,6 +160,7 @@ def open_session(
             bundle.tiling,
             batch=batch or bundle.batch,
             slots=slots,
+            streams=streams,
         )
     try:
         return session, score_probes(session, bundle)
@@ -166,22 +170,29 @@ def open_session(
 
 
 def score_probes(session: Session, bundle: Bundle) -> Drift:
-    """How far a session's logits are from the bundle's. Raises DriftError where that is too far.
+    """How far a session's logits are from the bundle's. Raises DriftError where that is too far."""
+    logits, expected = probe_logits(session, bundle)
+    drift = measure_drift(logits, expected, session.name)
+    refuse_drift(drift, bundle.tolerance, bundle.name)
+    return drift
 
-    Of an engine in fewer bits that was judged on this very GPU, from those that it gave then.
+
+def probe_logits(
+    session: Session, bundle: Bundle
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The probes' logits as a session gives them, and those that it has to give, both [P, K].
+
+    Of an engine in fewer bits that was judged on this very GPU, those that it gave then.
     """
     probes = load_probes(bundle.path)
-    judged = getattr(session, "probe_logits", None)
-    expected = probes.logits if judged is None else judged
+    judged: NDArray[np.float32] | None = getattr(session, "probe_logits", None)
     logits = infer(session, [image[None] for image in probes.images])
     if logits.shape[1] != len(bundle.outputs):
         raise BundleError(
             f"{bundle.name} gives {logits.shape[1]} logits and names {len(bundle.outputs)}: "
             "build it again"
         )
-    drift = measure_drift(logits, expected, session.name)
-    refuse_drift(drift, bundle.tolerance, bundle.name)
-    return drift
+    return logits, probes.logits if judged is None else judged
 
 
 def refuse_drift(drift: Drift, tolerance: float, name: str) -> None:

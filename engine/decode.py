@@ -106,13 +106,20 @@ def decode_rgb(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     if not data:
         raise ImageError("the file is empty")
     with _muted:
-        header = read_plain_header(data)
-        if header is not None and _opencv_is_exact(header.format):
-            _check_size(header.width, header.height, max_pixels)
-            rgb = _decode_with_opencv(data, header)
-            if rgb is not None:
-                return rgb
-        return _decode_with_pillow(data, max_pixels)
+        rgb = decode_plain(data, max_pixels=max_pixels)
+        return _decode_with_pillow(data, max_pixels) if rgb is None else rgb
+
+
+def decode_plain(data: bytes, *, max_pixels: int) -> NDArray[np.uint8] | None:
+    """OpenCV's pixels [H, W, 3] of a plain file; None where Pillow has to decode it.
+
+    Raises ImageError where the header announces more than `max_pixels`.
+    """
+    header = read_plain_header(data)
+    if header is None or not _opencv_is_exact(header.format):
+        return None
+    _check_size(header.width, header.height, max_pixels)
+    return _decode_with_opencv(data, header)
 
 
 def read_image_file(

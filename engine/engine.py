@@ -36,13 +36,29 @@ class Lane:
 class LaneOpener:
     """Opens the lanes of an engine, all in one way."""
 
-    def __init__(self, backend: BackendStatus, *, raw: bool, gpu: GpuOptions | None):
+    def __init__(
+        self,
+        backend: BackendStatus,
+        *,
+        slots: int | None,
+        streams: int | None,
+        raw: bool,
+        gpu: GpuOptions | None,
+    ):
         self._backend, self._raw, self._gpu = backend, raw, gpu
+        self._slots, self._streams = slots, streams
         self._open: list[Session] = []
 
     def open(self, bundle: Bundle, batch: int | None) -> Lane:
         """Compile a network and re-score its probes. Raises what `open_session` raises."""
-        session, _drift = open_session(self._backend, bundle, batch=batch, gpu=self._gpu)
+        session, _drift = open_session(
+            self._backend,
+            bundle,
+            batch=batch,
+            slots=self._slots,
+            streams=self._streams,
+            gpu=self._gpu,
+        )
         self._open.append(session)
         return Lane(session, AS_IT_IS if self._raw else bundle.decision, bundle)
 
@@ -101,15 +117,17 @@ def open_engine(
     bundle: Bundle | Ensemble,
     *,
     batch: int | None = None,
+    slots: int | None = None,
+    streams: int | None = None,
     raw: bool = False,
     gpu: GpuOptions | None = None,
 ) -> Iterator[Engine]:
     """Compile every network and re-score its probes; everything is closed when the block ends.
 
-    `batch` None: the bundle's own, with TensorRT that of its plan. `raw`: the network's logit
-    without the bundle's decision. `gpu`: how TensorRT runs it. Raises DriftError when a network
-    does not give the scores that its bundle records, InputError for a batch that it cannot have,
-    and for a raw ensemble.
+    `batch` None: the bundle's own, with TensorRT that of its plan. `slots`, `streams`, `gpu`: as
+    in `open_session`. `raw`: the network's logit without the bundle's decision. Raises DriftError
+    when a network does not give the scores that its bundle records, InputError for a batch that it
+    cannot have, and for a raw ensemble.
     """
     members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
     if raw and isinstance(bundle, Ensemble):
@@ -123,7 +141,7 @@ def open_engine(
         batch = 1 if native else ENSEMBLE_BATCH  # all must have the same
     elif batch is None and backend.name != TENSORRT:
         batch = min(member.batch for member in members)
-    opener = LaneOpener(backend, raw=raw, gpu=gpu)
+    opener = LaneOpener(backend, slots=slots, streams=streams, raw=raw, gpu=gpu)
     try:
         lanes = tuple(opener.open(member, batch) for member in members)
         columns = ("logit",) if isinstance(bundle, Ensemble) else bundle.outputs

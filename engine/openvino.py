@@ -152,8 +152,16 @@ def weights_made_at_run_time(compiled: ov.CompiledModel) -> tuple[str, ...]:
 class OpenVinoSession(OpenVinoRequests):
     """A network with a fixed input. See `trtdet.engine.backends.Session`."""
 
-    def __init__(self, graph: Path, geometry: Geometry, *, batch: int, slots: int | None = None):
-        streams = core_count()
+    def __init__(
+        self,
+        graph: Path,
+        geometry: Geometry,
+        *,
+        batch: int,
+        slots: int | None = None,
+        streams: int | None = None,
+    ):
+        streams = streams or core_count()
         self._views = geometry.views
         shape = (batch * self._views, *geometry.fixed_size, 3)
         slots = slots or max(2 * streams, IMAGES_AHEAD * streams // batch)

@@ -31,10 +31,16 @@ class OpenVinoTileSession(OpenVinoRequests):
     """See `trtdet.engine.backends.Session`. The batch is one image of any size."""
 
     def __init__(
-        self, graph: Path, geometry: Geometry, tiling: Tiling, *, slots: int | None = None
+        self,
+        graph: Path,
+        geometry: Geometry,
+        tiling: Tiling,
+        *,
+        slots: int | None = None,
+        streams: int | None = None,
     ):
         affordable = available_memory_bytes() // (MEMORY_SHARE * tiling.tile_bytes)
-        streams = max(1, min(core_count(), affordable))
+        streams = max(1, min(streams or core_count(), affordable))
         slots = slots or IMAGES_AHEAD * streams
         shapes = {
             INPUT_NAME: [1, -1, -1, 3],

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the reader of standard output went away; 2 wrong input, nothing was scored;
 3 done, but some rows have no score; 4 the backend failed; 5 the engine does not give its recorded
-scores; 6 an engine in fewer bits is beyond its limits; 130 interrupted.
+scores; 6 an engine in fewer bits is beyond its limits, or one was not verified; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COMMANDS = {
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
     "inspect": "Show what a bundle is.",
+    "verify": "Check that an engine holds what was promised of it.",
     "doctor": "Show what this machine can do.",
 }
 

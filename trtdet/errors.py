@@ -58,3 +58,9 @@ class PrecisionError(TrtdetError):
     """An engine in fewer bits lies further from the network than its limits allow."""
 
     exit_code = 6
+
+
+class VerificationError(TrtdetError):
+    """An engine does not hold what was promised of it."""
+
+    exit_code = 6

@@ -1,0 +1,289 @@
+"""Whether an engine holds, on this machine, what was promised of it.
+
+- probes: the logits of the paper's network, or in fewer bits those of the engine that was judged;
+- gate: in fewer bits the images that the engine was judged on, scored again;
+- same bits: a score does not depend on an image's neighbours, its place, the size of the batch, or
+  the number of decoding threads, batches in flight and streams;
+- decoders: OpenCV's pixels, where it decodes instead of Pillow, are Pillow's.
+
+A TensorRT plan is compiled for one batch, so that there batches of another size are not tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trtdet.benchmarks.certificate import Certificate, Check
+from trtdet.benchmarks.record import describe_run
+from trtdet.calibration.gate import Comparison, Limits, compare_outputs, failures_of, finite
+from trtdet.calibration.judged import read_judged
+from trtdet.calibration.regate import gate_images
+from trtdet.calibration.scoring import KeptRows
+from trtdet.calibration.window import seen
+from trtdet.engine.backends import TENSORRT, BackendStatus, Session, infer, probe_logits
+from trtdet.engine.bundle import Bundle, measure_drift
+from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoders, read_image_file
+from trtdet.engine.engine import Engine, open_engine
+from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.machine import core_count
+from trtdet.engine.pipeline import score
+from trtdet.engine.table import Row
+from trtdet.engine.tensorrt import GpuOptions
+from trtdet.errors import DriftError, ImageError
+
+FLOOR = 0.95  # of Spearman's correlation with the paper's network, over the gate's images
+
+_ODD_BATCH = 7  # divides few numbers of images, so that the last batch is padded
+_LISTED = 5  # rows that a check names
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is verified, and with what."""
+
+    bundle: Bundle | Ensemble
+    backend: BackendStatus
+    pictures: Sequence[Path]
+    calibration: Path | None = None  # the set that the bundle was judged on
+    floor: float = FLOOR
+    gpu: GpuOptions | None = None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to run the same images."""
+
+    name: str
+    threads: int  # that decode
+    shuffled: int = 0  # seed of the order; 0: as they are listed
+
+
+def verify(request: Request, say: Say) -> Certificate:
+    """Run every check. An engine that does not open has one that failed, and no other."""
+    bundle = request.bundle
+    checks: list[Check] = []
+    name = request.backend.name
+    try:
+        with _opened(request) as engine:
+            name = engine.name
+            for member, lane in zip(_members(bundle), engine.lanes, strict=True):
+                say(f"{member.name}: probes")
+                checks.append(check_probes(member, lane.session))
+                if member.precision_report:
+                    say(f"{member.name}: the gate's images")
+                    checks.append(_check_gate(request, member, lane.session))
+            say(f"{len(request.pictures)} images, several ways")
+            results = _run_ways(engine, request.pictures, _SAME_SESSION)
+    except DriftError as error:
+        checks.append(Check("probes", False, str(error)))
+    else:
+        checks.append(check_bits(request.pictures, results | _other_sessions(request)))
+    say("decoders")
+    checks.append(check_decoders(request.pictures))
+    members = _members(bundle)
+    detectors = ", ".join(member.detector for member in members)
+    about = {**describe_run(), "built_with": members[0].tools, "images": len(request.pictures)}
+    return Certificate(bundle.name, detectors, bundle.precision, name, tuple(checks), about)
+
+
+def check_probes(bundle: Bundle, session: Session) -> Check:
+    """The probes' logits against the reference; what is beyond the tolerance did not open."""
+    logits, expected = probe_logits(session, bundle)
+    drift = measure_drift(logits, expected, session.name)
+    compared = compare_outputs(bundle.outputs, bundle.decision, expected, logits)
+    found = (
+        f"{len(expected)} drawn images drift by {drift.max_abs:.2g}, {drift.max_relative:.2g} of "
+        f"1 + |logit| (at most {bundle.tolerance:g}); {_in_words(compared)}"
+    )
+    values = {"probes": len(expected), "tolerance": bundle.tolerance, **asdict(drift)}
+    passed = drift.max_relative <= bundle.tolerance
+    return Check("probes", passed, found, {**values, "compared": _plain(compared)})
+
+
+def check_gate(
+    bundle: Bundle, logits: NDArray[np.float32], floor: float, session_name: str
+) -> Check:
+    """Logits [G, K] of the gate's images against the paper's network, with the bundle's limits."""
+    judged = read_judged(bundle)
+    assert judged is not None  # its images were found by it
+    compared = compare_outputs(
+        bundle.outputs, bundle.decision, judged.reference, logits, judged.labels
+    )
+    failures = failures_of(compared, Limits(**bundle.precision_report["limits"]))
+    failures += [
+        f"the rank correlation of {name} is {each.rank_correlation:.4f} (floor {floor:g})"
+        for name, each in compared.items()
+        if not each.rank_correlation >= floor
+    ]
+    same = int((logits == judged.engine).all(axis=1).sum())
+    found = (
+        f"{len(logits)} images against float32: {_in_words(compared)}; {same} of them have the "
+        "bits of the build" + "".join(f"; {failure}" for failure in failures)
+    )
+    values = {"images": len(logits), "floor": floor, "same_bits_as_built": same}
+    values |= {"backend": session_name, "compared": _plain(compared), "failures": failures}
+    return Check("gate", not failures, found, values)
+
+
+def check_bits(pictures: Sequence[Path], results: dict[str, list[bytes | None]]) -> Check:
+    """Each way's logits, as bytes per image, against those of the first."""
+    (first, expected), *others = results.items()
+    scored = sum(each is not None for each in expected)
+    differing = {
+        name: [index for index, each in enumerate(found) if each != expected[index]]
+        for name, found in others
+    }
+    values = {
+        "images": len(expected), "scored": scored, "ways": list(results),
+        "differing": {name: [str(pictures[each]) for each in rows]
+                      for name, rows in differing.items() if rows},
+    }  # fmt: skip
+    if not scored:
+        return Check("same bits", None, "none of the images can be scored", values)
+    wrong = [
+        f"{name}: {len(rows)} differ, {', '.join(_named(pictures, rows, expected, results[name]))}"
+        for name, rows in differing.items()
+        if rows
+    ]
+    ways = f"{scored} images {first}; {'; '.join(differing)}"
+    return Check("same bits", not wrong, "; ".join(wrong) or f"{ways}: the same bits", values)
+
+
+def check_decoders(pictures: Sequence[Path]) -> Check:
+    """OpenCV's pixels against Pillow's, of the files that OpenCV decodes."""
+    quiet_decoders()
+    plain, wrong, refused = 0, [], 0
+    for path in pictures:
+        try:
+            data = read_image_file(path)
+            rgb = decode_plain(data, max_pixels=DEFAULT_MAX_PIXELS)
+        except ImageError:
+            refused += 1
+            continue
+        if rgb is not None:
+            plain += 1
+            if not np.array_equal(rgb, _by_pillow(data)):
+                wrong.append(str(path))
+    values = {"files": len(pictures), "by_opencv": plain, "refused": refused, "differing": wrong}
+    if not plain:
+        return Check("decoders", None, "Pillow decodes all of these files", values)
+    outcome = "Pillow's bytes throughout"
+    if wrong:
+        outcome = f"other bytes than Pillow's: {', '.join(wrong[:_LISTED])}"
+    found = f"OpenCV decodes {plain} of {len(pictures)} files; {outcome}"
+    return Check("decoders", not wrong, found, values)
+
+
+def _by_pillow(data: bytes) -> NDArray[np.uint8] | None:
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # whatever it raises, it has no pixels where OpenCV has some
+        return None
+
+
+def _check_gate(request: Request, bundle: Bundle, session: Session) -> Check:
+    images = gate_images(bundle, request.calibration)
+    if images is None:
+        recorded = str(bundle.precision_report["verdict"])
+        found = f"its images are not here: give --calibration; at the build: {recorded}"
+        return Check("gate", False if "beyond its limits" in recorded else None, found)
+    views = [seen(each.views(bundle.geometry), bundle.tiling) for each in images]
+    return check_gate(bundle, infer(session, views), request.floor, session.name)
+
+
+# Ways that differ in what is around the session; others need a session of their own.
+_SAME_SESSION = (
+    _Way("as they are listed", core_count()),
+    _Way("shuffled, 1 decoding thread", 1, shuffled=1),
+)
+
+
+def _other_sessions(request: Request) -> dict[str, list[bytes | None]]:
+    """The images once more with other batches, slots and streams."""
+    if request.backend.name == TENSORRT:
+        gpu = replace(request.gpu or GpuOptions(), slots=1, streams=1, graph=False)
+        settings: list[tuple[str, dict[str, Any]]] = [("1 slot, 1 stream, no graph", {"gpu": gpu})]
+    elif any(member.tiling for member in _members(request.bundle)):
+        settings = [("1 slot, 1 stream", {"slots": 1, "streams": 1})]
+    else:
+        settings = [
+            ("batches of 1, 1 slot, 1 stream", {"batch": 1, "slots": 1, "streams": 1}),
+            (f"batches of {_ODD_BATCH}", {"batch": _ODD_BATCH}),
+        ]
+    results = {}
+    for number, (name, options) in enumerate(settings):
+        threads = 4 * core_count()
+        way = _Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
+        with _opened(request, **options) as engine:
+            results |= _run_ways(engine, request.pictures, (way,))
+    return results
+
+
+def _run_ways(
+    engine: Engine, pictures: Sequence[Path], ways: Sequence[_Way]
+) -> dict[str, list[bytes | None]]:
+    """Of each way, the logits' bytes per image in the order of the list; None: no score."""
+    results = {}
+    for way in ways:
+        order = np.arange(len(pictures))
+        if way.shuffled:
+            order = np.random.default_rng(way.shuffled).permutation(order)
+        kept = KeptRows()
+        rows = (Row(place, str(pictures[each])) for place, each in enumerate(order))
+        score(rows, lambda row: Path(row.filename), engine, kept, decode_threads=way.threads)
+        found: list[bytes | None] = [None] * len(pictures)
+        for each, logits in zip(order, kept.logits, strict=True):
+            found[each] = None if logits is None else logits.tobytes()
+        results[way.name] = found
+    return results
+
+
+def _opened(request: Request, **options: Any) -> Any:
+    options = {"gpu": request.gpu, **options}
+    return open_engine(request.backend, request.bundle, **options)
+
+
+def _members(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
+    return bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+
+
+def _named(
+    pictures: Sequence[Path],
+    rows: Sequence[int],
+    expected: Sequence[bytes | None],
+    found: Sequence[bytes | None],
+) -> list[str]:
+    """The first of the rows that differ, with both of their logits."""
+    return [
+        f"{pictures[each]} ({_shown(expected[each])}, {_shown(found[each])})"
+        for each in rows[:_LISTED]
+    ]
+
+
+def _shown(logits: bytes | None) -> str:
+    if logits is None:
+        return "no score"
+    return " ".join(str(each) for each in np.frombuffer(logits, np.float32))
+
+
+def _in_words(compared: dict[str, Comparison]) -> str:
+    """Flips and rank correlation, of the output where they are worst."""
+    flips = max(round(each.flips.value * each.images) for each in compared.values())
+    largest = max(each.largest for each in compared.values())
+    rank = min(each.rank_correlation for each in compared.values())
+    return f"|d logit| <= {largest:.3g}, {flips} flips, rank correlation {rank:.4f}"
+
+
+def _plain(compared: dict[str, Comparison]) -> dict[str, Any]:
+    return {name: finite(asdict(each)) for name, each in compared.items()}
