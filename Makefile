@@ -1,6 +1,8 @@
 # make demo    scoring alone, without torch: a dozen drawn images, and a page of their scores
 # make test    everything: environment, lint, types, tests
 # make check   lint and types alone
+# make bench   measure the starter on this machine, and write the tables of README.md and docs/
+# make tables  write the tables from the results that are there
 # make clean   remove what the others made
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ BASE := .venv/base
 INSTALLED := .venv/installed
 TYPED := .cache/typed
 
-.PHONY: demo test test-full check clean
+.PHONY: demo test test-full check bench tables clean
 
 demo: $(BASE)
 	$(BIN)/trtdet demo
@@ -27,6 +29,15 @@ check: $(INSTALLED)
 	rm -rf $(TYPED)
 	$(BIN)/python setup.py -q build_py --build-lib $(TYPED)
 	MYPYPATH=$(TYPED) $(BIN)/mypy --package trtdet
+
+bench: $(INSTALLED)
+	$(BIN)/trtdet verify --json starter > .cache/verify-starter.json
+	mv .cache/verify-starter.json benchmarks/results/verify/starter.json
+	$(BIN)/trtdet bench starter --json benchmarks/results/bench/starter.json
+	$(BIN)/python -m trtdet.benchmarks.tables
+
+tables: $(INSTALLED)
+	$(BIN)/python -m trtdet.benchmarks.tables
 
 # What `pip install trtdet` brings.
 $(BASE): setup.py pyproject.toml constraints.txt

@@ -14,12 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import REPOSITORY, read_rows, run_trtdet, write_rows
+from tests.conftest import read_rows, run_trtdet, write_rows
 from trtdet.cli import COMMANDS, cli
 from trtdet.engine.built import write_code
 from trtdet.engine.plan_key import PlanKey
@@ -224,13 +223,3 @@ def test_a_full_disk_is_one_clear_line(small_bundle, pictures, tmp_path):
     assert done.returncode == 2
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_readme_names_every_command_and_option():
-    readme = (REPOSITORY / "README.md").read_text()
-    for name in COMMANDS:
-        assert f"`trtdet {name}" in readme
-        command = cli.get_command(click.Context(cli), name)
-        for parameter in command.params:
-            for option in (each for each in parameter.opts if each.startswith("--")):
-                assert re.search(rf"[` ]{option}\b", readme), f"{name} {option}"
