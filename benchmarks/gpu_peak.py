@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 
 from trtdet.benchmarks.gpu_section import MissingError
-from trtdet.engine.bundle import INPUT_NAME, Bundle
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,3 @@ def peak_of(name: str) -> Peak:
         if re.fullmatch(pattern, short) and " MIG " not in f" {short} ":
             return peak
     raise MissingError(f"no data sheet of {name} is in the table of {__name__}")
-
-
-def work_of(bundle: Bundle) -> int:
-    """Multiply-adds for one image, all its views. Raises MissingError without onnx."""
-    try:
-        import onnx
-
-        from trtdet.calibration.multiply_adds import multiply_adds
-    except ImportError as error:
-        raise MissingError(f"multiply-adds are counted in the graph: {error}") from error
-    shape = (bundle.geometry.views, *bundle.geometry.fixed_size, 3)
-    return multiply_adds(onnx.load(bundle.graph), {INPUT_NAME: shape})

@@ -25,12 +25,13 @@ from trtdet.benchmarks.gpu_compiled import (
     need_engine,
     open_compiled,
 )
-from trtdet.benchmarks.gpu_peak import peak_of, work_of
+from trtdet.benchmarks.gpu_peak import peak_of
 from trtdet.benchmarks.gpu_pictures import scored_pictures
 from trtdet.benchmarks.gpu_record import Record
 from trtdet.benchmarks.gpu_section import Bench, MissingError, Values
 from trtdet.benchmarks.gpu_stages import open_network, time_stages
 from trtdet.benchmarks.gpu_state import gauges
+from trtdet.benchmarks.work import work_of
 from trtdet.engine import pipeline
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.engine import Engine, Lane

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -18,11 +19,9 @@ def interval(values: Sequence[float]) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def setting(record: dict[str, object]) -> str:
+def setting(record: Mapping[str, Any]) -> str:
     """On what, with what and at which commit something was measured: half a sentence."""
     machine, versions = record["machine"], record["versions"]
-    assert isinstance(machine, dict)
-    assert isinstance(versions, dict)
     features = ", ".join(machine["features"])
     return (
         f"{machine['cores']} cores of an {machine['cpu']} ({features}), OpenVINO "

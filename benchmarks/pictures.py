@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from trtdet.errors import InputError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 # Kinds of files in turn: OpenCV decodes some of them, Pillow has to decode the others.
-_KINDS: tuple[tuple[str, Callable[[Image.Image], Image.Image], dict[str, object]], ...] = (
+_KINDS: tuple[tuple[str, Callable[[Image.Image], Image.Image], dict[str, Any]], ...] = (
     ("jpg", lambda image: image, {"quality": 90}),
     ("png", lambda image: image, {}),
     ("webp", lambda image: image, {"quality": 85}),

@@ -62,7 +62,7 @@ def rine_work(results: Mapping[str, Any]) -> str:
     paper, ours = work["paper"], work["trtdet"]
 
     def saved(key: str) -> float:
-        return 1 - ours[key] / paper[key]
+        return 1.0 - float(ours[key] / paper[key])
 
     return markdown(
         ("ViT-L/14 with RINE's head", "as upstream runs it", "in the bundle"),

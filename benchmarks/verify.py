@@ -105,9 +105,10 @@ def check_probes(bundle: Bundle, session: Session) -> Check:
         f"{len(expected)} drawn images drift by {drift.max_abs:.2g}, {drift.max_relative:.2g} of "
         f"1 + |logit| (at most {bundle.tolerance:g}); {_in_words(compared)}"
     )
-    values = {"probes": len(expected), "tolerance": bundle.tolerance, **asdict(drift)}
-    passed = drift.max_relative <= bundle.tolerance
-    return Check("probes", passed, found, {**values, "compared": _plain(compared)})
+    values: dict[str, Any] = {"probes": len(expected), "tolerance": bundle.tolerance}
+    values |= asdict(drift)
+    values["compared"] = _plain(compared)
+    return Check("probes", drift.max_relative <= bundle.tolerance, found, values)
 
 
 def check_gate(
@@ -130,8 +131,10 @@ def check_gate(
         f"{len(logits)} images against float32: {_in_words(compared)}; {same} of them have the "
         "bits of the build" + "".join(f"; {failure}" for failure in failures)
     )
-    values = {"images": len(logits), "floor": floor, "same_bits_as_built": same}
-    values |= {"backend": session_name, "compared": _plain(compared), "failures": failures}
+    values = {
+        "images": len(logits), "floor": floor, "same_bits_as_built": same, "backend": session_name,
+        "compared": _plain(compared), "failures": failures,
+    }  # fmt: skip
     return Check("gate", not failures, found, values)
 
 
@@ -184,12 +187,13 @@ def check_decoders(pictures: Sequence[Path]) -> Check:
     return Check("decoders", not wrong, found, values)
 
 
-def _by_pillow(data: bytes) -> NDArray[np.uint8] | None:
+def _by_pillow(data: bytes) -> NDArray[np.uint8]:
+    """Its pixels; none where it refuses the file."""
     try:
         with Image.open(BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except Exception:  # whatever it raises, it has no pixels where OpenCV has some
-        return None
+        return np.empty(0, np.uint8)
 
 
 def _check_gate(request: Request, bundle: Bundle, session: Session) -> Check:

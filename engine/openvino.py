@@ -25,6 +25,7 @@ from trtdet.engine.bundle import INPUT_NAME, OUTPUT_NAME
 from trtdet.engine.geometry import Geometry, Pixels, apply_geometry
 from trtdet.engine.import_openvino import ov
 from trtdet.engine.machine import core_count
+from trtdet.engine.nvtx import stage
 from trtdet.engine.steps import Rgb
 from trtdet.errors import BackendError, WeightsError
 
@@ -82,7 +83,10 @@ class OpenVinoRequests:
 
     def load(self, slot: int, position: int, rgb: Rgb) -> None:
         """A decoded image into its place."""
-        self.put(slot, position, apply_geometry(self._geometry, rgb))
+        with stage("geometry"):
+            views = apply_geometry(self._geometry, rgb)
+        with stage("copy"):
+            self.put(slot, position, views)
 
     def put(self, slot: int, position: int, views: Pixels) -> None:
         """An image's inputs into their place."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "compile": "Compile a bundle's TensorRT plans.",
     "models": "List the detectors that can be built.",
     "inspect": "Show what a bundle is.",
+    "bench": "Measure how fast an engine is, and what holds it back.",
     "verify": "Check that an engine holds what was promised of it.",
     "doctor": "Show what this machine can do.",
 }

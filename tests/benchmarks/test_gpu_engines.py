@@ -20,10 +20,11 @@ from trtdet.benchmarks import (
     gpu_engines,
     gpu_throughput,
 )
-from trtdet.benchmarks.gpu_peak import peak_of, work_of
+from trtdet.benchmarks.gpu_peak import peak_of
 from trtdet.benchmarks.gpu_pictures import scored_pictures
 from trtdet.benchmarks.gpu_record import Row, SectionRecord
 from trtdet.benchmarks.gpu_section import MissingError, Request, WrongError
+from trtdet.benchmarks.work import work_of
 from trtdet.calibration.draw import draw_set
 from trtdet.calibration.gate import Limits
 from trtdet.calibration.images import write_set

@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from trtdet.engine.tensorrt import GpuOptions
 
 
-# A command hands what it gets of them to `make_gpu_options`.
-gpu_options = together(
-    click.option(
-        "--device",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="TensorRT: which GPU.",
-    ),
+_DEVICE = click.option(
+    "--device",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="TensorRT: which GPU.",
+)
+_IN_FLIGHT = together(
     click.option(
         "--slots",
         type=click.IntRange(1, 64),
@@ -35,6 +34,8 @@ gpu_options = together(
         type=click.IntRange(1, 64),
         help="TensorRT: batches on the GPU at once [slots].",
     ),
+)
+_PLANS = together(
     click.option("--no-graph", is_flag=True, help="TensorRT: launch without a CUDA graph."),
     click.option(
         "--no-build", is_flag=True, help="TensorRT: fail where there is no plan for this GPU."
@@ -46,12 +47,16 @@ gpu_options = together(
     ),
 )
 
+# A command hands what it gets of them to `make_gpu_options`.
+gpu_options = together(_DEVICE, _IN_FLIGHT, _PLANS)
+bench_gpu_options = together(_DEVICE, _PLANS)  # it tries numbers of streams
+
 
 def make_gpu_options(
     *,
     device: int,
-    slots: int,
-    streams: int | None,
+    slots: int = 3,
+    streams: int | None = None,
     no_graph: bool,
     no_build: bool,
     trust_plans: bool,

@@ -1,0 +1,148 @@
+"""A network alone in steady state: latencies and throughput for a batch and a number of streams.
+
+As many slots run as there are streams, so that a latency is that of a batch being computed and not
+of one waiting in a queue. Inputs are real images, in place before the clock starts. The first part
+of the time warms up and is not counted; the halves of what is counted are compared, and where they
+differ the machine was not steady.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import cycle
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from trtdet.engine.backends import TENSORRT, BackendStatus, Session, fill, open_session
+from trtdet.engine.bundle import Bundle
+from trtdet.engine.geometry import Pixels
+from trtdet.engine.tensorrt import GpuOptions
+
+_WARM_UP = 0.2  # of the time
+_LEAST = 4  # batches per stream, however long they take
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a session is opened."""
+
+    batch: int
+    streams: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, {self.streams} {'stream' if self.streams == 1 else 'streams'}"
+
+
+@dataclass(frozen=True)
+class NetworkRate:
+    """What one setting gave."""
+
+    batch: int
+    streams: int
+    runs: int  # batches that were counted
+    images_per_s: float
+    p50_ms: float  # of a batch
+    p90_ms: float
+    p99_ms: float
+    halves: float  # images per second of the second half over those of the first
+
+
+def open_setting(
+    backend: BackendStatus, bundle: Bundle, setting: Setting, gpu: GpuOptions | None = None
+) -> Session:
+    """A session with one slot for each stream. Raises what `open_session` raises."""
+    if backend.name == TENSORRT:
+        from dataclasses import replace
+
+        gpu = replace(gpu or GpuOptions(), slots=setting.streams, streams=setting.streams)
+    session, _drift = open_session(
+        backend,
+        bundle,
+        batch=None if bundle.tiling else setting.batch,
+        slots=setting.streams,
+        streams=setting.streams,
+        gpu=gpu,
+    )
+    return session
+
+
+def time_network(
+    backend: BackendStatus,
+    bundle: Bundle,
+    setting: Setting,
+    views: Sequence[Pixels],
+    seconds: float,
+    gpu: GpuOptions | None = None,
+) -> NetworkRate:
+    """Open the setting, warm up, and measure for about `seconds`, compilation excluded."""
+    # What a slot was given is gone after a run on a GPU, and after an image in tiles.
+    again = backend.name == TENSORRT or bundle.tiling is not None
+    with closing(open_setting(backend, bundle, setting, gpu)) as session:
+        if not again:
+            _fill_all(session, views)
+        run_session(session, views, _WARM_UP * seconds, again, least=1)
+        ends = run_session(session, views, (1.0 - _WARM_UP) * seconds, again, least=_LEAST)
+    return summarise(ends, setting)
+
+
+def run_session(
+    session: Session, views: Sequence[Pixels], seconds: float, again: bool, *, least: int
+) -> list[tuple[float, float]]:
+    """(start, end) of every batch, in the order of their ends; `least` for each slot at least.
+
+    `again`: fill a slot before each of its runs.
+    """
+    done: SimpleQueue[tuple[int, float]] = SimpleQueue()
+    session.on_done = lambda slot: done.put((slot, time.perf_counter()))
+    images, started, ends = cycle(views), dict[int, float](), list[tuple[float, float]]()
+
+    def start(slot: int) -> None:
+        if again:
+            fill(session, slot, [next(images) for _ in range(session.batch)])
+        started[slot] = time.perf_counter()
+        session.start(slot)
+
+    deadline = time.perf_counter() + seconds
+    for slot in range(session.slots):
+        start(slot)
+    while started:
+        try:
+            slot, ended = done.get(timeout=5.0)
+        except Empty:
+            session.check()
+            continue
+        ends.append((started.pop(slot), ended))
+        if ended < deadline or len(ends) < least * session.slots:
+            start(slot)
+    return ends
+
+
+def summarise(ends: Sequence[tuple[float, float]], setting: Setting) -> NetworkRate:
+    """Percentiles of the latencies, and the rate from the first start to the last end.
+
+    While the last batches end some streams stand still already; these are left out of the rate.
+    """
+    latencies = np.sort([1e3 * (end - start) for start, end in ends])
+    first = min(start for start, _end in ends)
+    steady = ends[: max(1, len(ends) - setting.streams + 1)]
+    middle = len(steady) // 2
+    whole = setting.batch * len(steady) / (steady[-1][1] - first)
+    halves = 1.0
+    if middle:
+        early = middle / (steady[middle - 1][1] - first)
+        late = (len(steady) - middle) / (steady[-1][1] - steady[middle - 1][1])
+        halves = late / early
+    p50, p90, p99 = (
+        float(np.quantile(latencies, share, method="higher")) for share in (0.5, 0.9, 0.99)
+    )
+    return NetworkRate(setting.batch, setting.streams, len(ends), whole, p50, p90, p99, halves)
+
+
+def _fill_all(session: Session, views: Sequence[Pixels]) -> None:
+    images = cycle(views)
+    for slot in range(session.slots):
+        fill(session, slot, [next(images) for _ in range(session.batch)])
