@@ -11,6 +11,7 @@ A TensorRT plan is compiled for one batch, so that there batches of another size
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -26,7 +27,7 @@ from trtdet.benchmarks.record import describe_run
 from trtdet.calibration.gate import Comparison, Limits, compare_outputs, failures_of, finite
 from trtdet.calibration.judged import read_judged
 from trtdet.calibration.regate import gate_images
-from trtdet.calibration.scoring import KeptRows
+from trtdet.calibration.scoring import score_each
 from trtdet.calibration.window import seen
 from trtdet.engine.backends import TENSORRT, BackendStatus, Session, infer, probe_logits
 from trtdet.engine.bundle import Bundle, measure_drift
@@ -34,8 +35,6 @@ from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoder
 from trtdet.engine.engine import Engine, open_engine
 from trtdet.engine.ensemble import Ensemble
 from trtdet.engine.machine import core_count
-from trtdet.engine.pipeline import score
-from trtdet.engine.table import Row
 from trtdet.engine.tensorrt import GpuOptions
 from trtdet.errors import DriftError, ImageError
 
@@ -225,7 +224,7 @@ def _other_sessions(request: Request) -> dict[str, list[bytes | None]]:
             ("batches of 1, 1 slot, 1 stream", {"batch": 1, "slots": 1, "streams": 1}),
             (f"batches of {_ODD_BATCH}", {"batch": _ODD_BATCH}),
         ]
-    results = {}
+    results: dict[str, list[bytes | None]] = {}
     for number, (name, options) in enumerate(settings):
         threads = 4 * core_count()
         way = _Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
@@ -238,17 +237,16 @@ def _run_ways(
     engine: Engine, pictures: Sequence[Path], ways: Sequence[_Way]
 ) -> dict[str, list[bytes | None]]:
     """Of each way, the logits' bytes per image in the order of the list; None: no score."""
-    results = {}
+    results: dict[str, list[bytes | None]] = {}
     for way in ways:
-        order = np.arange(len(pictures))
+        order = list(range(len(pictures)))
         if way.shuffled:
-            order = np.random.default_rng(way.shuffled).permutation(order)
-        kept = KeptRows()
-        rows = (Row(place, str(pictures[each])) for place, each in enumerate(order))
-        score(rows, lambda row: Path(row.filename), engine, kept, decode_threads=way.threads)
+            random.Random(way.shuffled).shuffle(order)
+        paths = [pictures[each] for each in order]
+        logits, _reasons = score_each(engine, paths, threads=way.threads)
         found: list[bytes | None] = [None] * len(pictures)
-        for each, logits in zip(order, kept.logits, strict=True):
-            found[each] = None if logits is None else logits.tobytes()
+        for each, scores in zip(order, logits, strict=True):
+            found[each] = None if np.isnan(scores).any() else scores.tobytes()
         results[way.name] = found
     return results
 

@@ -14,23 +14,19 @@ from trtdet.errors import InputError
 _DRAWN = 64  # images, of 200 to 640 pixels to a side
 
 
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Whole numbers above 0, with commas between them."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(int(each) for each in value.split(","))
-        except ValueError:
-            numbers = ()
-        if not numbers or min(numbers) < 1:
-            self.fail(f"{value!r} is no list of whole numbers, say 1,4,16", param, ctx)
-        return numbers
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Whole numbers above 0, with commas between them; () where there are none."""
+    if value is None:
+        return ()
+    try:
+        numbers = tuple(int(each) for each in value.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(
+            f"{value!r} is no list of whole numbers, say 1,4,16", ctx=ctx, param=param
+        )
+    return numbers
 
 
 @click.command()
@@ -55,16 +51,16 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
     show_default=True,
     help="How long to measure, compilation included.",
 )
-@click.option("--batches", type=_Numbers(), metavar="N,N", help="Batches [1 to 32].")
+@click.option("--batches", callback=_numbers, metavar="N,N", help="Batches [1 to 32].")
 @click.option(
     "--streams",
-    type=_Numbers(),
+    callback=_numbers,
     metavar="N,N",
     help="Batches of the network that run at once [1, and as many as cores].",
 )
 @click.option(
     "--threads",
-    type=_Numbers(),
+    callback=_numbers,
     metavar="N,N",
     help="Decoding threads [1, as many as cores, twice as many].",
 )
@@ -77,9 +73,9 @@ def command(
     backend: str,
     images: Path | None,
     seconds: float,
-    batches: tuple[int, ...] | None,
-    streams: tuple[int, ...] | None,
-    threads: tuple[int, ...] | None,
+    batches: tuple[int, ...],
+    streams: tuple[int, ...],
+    threads: tuple[int, ...],
     json_file: str | None,
     markdown: str | None,
     html: str | None,
@@ -127,9 +123,9 @@ def command(
             paths,
             images is None,
             seconds,
-            batches or (),
-            streams or (),
-            threads or (),
+            batches,
+            streams,
+            threads,
             make_gpu_options(**gpu),
         )
         record = run_bench(request, say)
