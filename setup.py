@@ -15,6 +15,7 @@ ROOMS = {
     "trtdet.build.detectors": "build/detectors",
     "trtdet.calibration": "calibration",
     "trtdet.benchmarks": "benchmarks",
+    "trtdet.benchmarks.peers": "benchmarks/peers",
 }
 
 OPENVINO = "openvino>=2025.0"
@@ -57,8 +58,9 @@ setup(
         ],
         "tensorrt": ["tensorrt>=10.3"],
         "tensorrt-rtx": ["tensorrt-rtx>=1.4"],
-        "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6"],
+        "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6", "nvidia-ml-py>=12"],
         "parquet": ["pyarrow>=17"],
+        "peers": ["onnxruntime>=1.20"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trtdet.benchmarks import accuracy_tables, speed_tables
+from trtdet.benchmarks import accuracy_tables, peer_tables, speed_tables
 from trtdet.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 Results = Mapping[str, Any]  # by the name of the file, without .json
 Render = Callable[[Results], str]
 
-TABLES: dict[str, Render] = {**accuracy_tables.TABLES, **speed_tables.TABLES}
+TABLES: dict[str, Render] = {
+    **accuracy_tables.TABLES,
+    **speed_tables.TABLES,
+    "peers": peer_tables.peers,
+    "peers-network": peer_tables.peers_network,
+}
 
 _PLACE = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n(?P<table>.*?)<!-- end -->", re.DOTALL)
 

@@ -1,0 +1,1 @@
+"""trtdet beside what its users would run otherwise, on the same weights, images, and cores."""
