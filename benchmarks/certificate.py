@@ -26,6 +26,7 @@ class Certificate:
     engine: str
     detector: str
     precision: str
+    weights: str  # whether they are released ones
     backend: str
     checks: tuple[Check, ...]
     about: dict[str, Any]  # machine, versions, commit, and what the engine was built with
@@ -53,6 +54,7 @@ class Certificate:
         machine, versions = self.about["machine"], self.about["versions"]
         lines = [
             ("certificate", f"{self.engine} ({self.detector}, {self.precision}) on {self.backend}"),
+            ("weights", self.weights),
             ("verdict", self.verdict),
             *((each.name, f"{_SAID[each.passed]}: {each.found}") for each in self.checks),
             ("machine", f"{machine['cores']} cores of {machine['cpu']}"),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trtdet.benchmarks import accuracy_tables, peer_tables, speed_tables
+from trtdet.benchmarks import accuracy_tables, command_tables, peer_tables, speed_tables
 from trtdet.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +29,7 @@ Render = Callable[[Results], str]
 TABLES: dict[str, Render] = {
     **accuracy_tables.TABLES,
     **speed_tables.TABLES,
+    **command_tables.TABLES,
     "peers": peer_tables.peers,
     "peers-network": peer_tables.peers_network,
 }
@@ -37,15 +38,23 @@ _PLACE = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n(?P<table>.*?)<!-- end -
 
 
 class _Loaded(dict[str, Any]):
-    """Results, read when a table asks for them."""
+    """Results, read when a table asks for them; of a folder all of its files, by name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
 
     def __missing__(self, name: str) -> Any:
-        self[name] = json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+        folder = self._folder / name
+        if folder.is_dir():
+            self[name] = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+        else:
+            self[name] = _read(self._folder / f"{name}.json")
         return self[name]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main(arguments: list[str] | None = None) -> int:

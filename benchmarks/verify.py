@@ -12,7 +12,7 @@ A TensorRT plan is compiled for one batch, so that there batches of another size
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -92,7 +92,10 @@ def verify(request: Request, say: Say) -> Certificate:
     members = _members(bundle)
     detectors = ", ".join(member.detector for member in members)
     about = {**describe_run(), "built_with": members[0].tools, "images": len(request.pictures)}
-    return Certificate(bundle.name, detectors, bundle.precision, name, tuple(checks), about)
+    weights = ", ".join(dict.fromkeys(_weights(member) for member in members))
+    return Certificate(
+        bundle.name, detectors, bundle.precision, weights, name, tuple(checks), about
+    )
 
 
 def check_probes(bundle: Bundle, session: Session) -> Check:
@@ -254,6 +257,22 @@ def _run_ways(
 def _opened(request: Request, **options: Any) -> Any:
     options = {"gpu": request.gpu, **options}
     return open_engine(request.backend, request.bundle, **options)
+
+
+def _weights(bundle: Bundle) -> str:
+    """Whether they are published ones, of every head and the tower."""
+    released = list(_released(bundle.checkpoint))
+    if all(released):
+        return "released"
+    return "released in part" if any(released) else "not released"
+
+
+def _released(record: Mapping[str, Any]) -> Iterator[bool]:
+    if "released" in record:
+        yield bool(record["released"])
+    for part in record.values():
+        if isinstance(part, dict):
+            yield from _released(part)
 
 
 def _members(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
