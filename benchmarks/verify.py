@@ -35,6 +35,7 @@ from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoder
 from trtdet.engine.engine import Engine, open_engine
 from trtdet.engine.ensemble import Ensemble
 from trtdet.engine.machine import core_count
+from trtdet.engine.store import starter_bundle
 from trtdet.engine.tensorrt import GpuOptions
 from trtdet.errors import DriftError, ImageError
 
@@ -261,6 +262,8 @@ def _opened(request: Request, **options: Any) -> Any:
 
 def _weights(bundle: Bundle) -> str:
     """Whether they are published ones, of every head and the tower."""
+    if bundle.path == starter_bundle():
+        return "the package's own"
     released = list(_released(bundle.checkpoint))
     if all(released):
         return "released"
