@@ -5,7 +5,7 @@
 Decoding and inference share the cores, so the best that the whole can do is
 `1 / (1 / decode + 1 / inference)` images per second. All three are measured in turn, round after
 round, in one run: decoding alone (read, decode, geometry; as many threads as cores), inference
-alone (the same compiled model, batch and slots, inputs in place), and the command as a user runs
+alone (the same compiled model and batch, inputs in place), and the command as a user runs
 it, start-up and compilation included. Medians are reported.
 """
 
@@ -19,17 +19,17 @@ import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import median
 
 import numpy as np
 
+from trtdet.benchmarks.bench_network import Setting, time_network
+from trtdet.benchmarks.bench_stages import read_material
 from trtdet.benchmarks.record import describe_run
-from trtdet.engine.backends import Session, choose_backend, fill, open_session
-from trtdet.engine.bundle import Bundle, load_probes, open_bundle
+from trtdet.engine.backends import choose_backend
+from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.geometry import apply_geometry
 from trtdet.engine.machine import core_count
@@ -44,6 +44,10 @@ code = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(code)
 """
+
+
+INFERENCE_S = 10.0  # of inference alone
+DISTINCT = 64  # images that it is timed on
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,13 @@ def measure_rates(table: Path, engine: str, rounds: int) -> Rates:
     with open_table(str(table), sys.stdin.buffer) as opened:
         paths = [opened.folder / row.filename for row in opened.rows()]
     backend, _rejected = choose_backend("auto")
+    views = read_material(paths[:DISTINCT], bundle).views
+    setting = Setting(bundle.batch, core_count())
     decode, inference, whole = [], [], []
     for _ in range(rounds):
         decode.append(len(paths) / time_decode(paths, bundle))
-        session, _drift = open_session(backend, bundle, batch=bundle.batch)
-        with closing(session):
-            inference.append(len(paths) / time_inference(session, bundle, len(paths)))
+        network = time_network(backend, bundle, setting, views, INFERENCE_S)
+        inference.append(network.images_per_s)
         seconds, _memory = time_command(table, engine)
         whole.append(len(paths) / seconds)
     return Rates(median(decode), median(inference), median(whole))
@@ -116,24 +121,6 @@ def time_decode(paths: list[Path], bundle: Bundle) -> float:
     start = time.perf_counter()
     with ThreadPoolExecutor(core_count()) as pool:
         deque(pool.map(load, paths), maxlen=0)
-    return time.perf_counter() - start
-
-
-def time_inference(session: Session, bundle: Bundle, count: int) -> float:
-    """Seconds to run `count` images through a session whose inputs lie in place."""
-    probes = load_probes(bundle.path).images
-    for slot in range(session.slots):
-        fill(session, slot, [probes[slot % len(probes)][None]] * session.batch)
-    done: SimpleQueue[int] = SimpleQueue()
-    session.on_done = done.put
-    batches = -(-count // session.batch)
-    start = time.perf_counter()
-    for slot in range(min(session.slots, batches)):
-        session.start(slot)
-    for _ in range(batches - min(session.slots, batches)):
-        session.start(done.get())
-    for _ in range(min(session.slots, batches)):
-        done.get()
     return time.perf_counter() - start
 
 

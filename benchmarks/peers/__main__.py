@@ -213,8 +213,9 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name, net in NETS.items():
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"weights of {net.title}")
+    for name in ("--rine", "--npr", "--nodown", "--ferretnet"):
+        title = NETS[name.removeprefix("--")].title
+        parser.add_argument(name, type=Path, metavar="FILE", help=f"weights of {title}")
     parser.add_argument("--clip", type=Path, metavar="FILE", help="CLIP's tower, for RINE")
     parser.add_argument("--int8", type=_pair, action="append", default=[], metavar="NET=BUNDLE")
     parser.add_argument("--recipe", nargs="*", choices=NETS, default=[], metavar="NET")
