@@ -60,7 +60,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
     best, bottleneck, work = record["best"], record["bottleneck"], record["work"]
     quickest = min(record["network"], key=lambda each: each["p50_ms"])
     made = [
-        ("from files to a table", f"{text.rate(best['images_per_s'])} images/s",
+        ("images/s, from files to a table", text.rate(best["images_per_s"]),
          f"batch {best['batch']}, {best['threads']} decoding threads"),
         ("the shortest wait for the network", text.milli(quickest["p50_ms"]),
          f"median; p99 {text.milli(quickest['p99_ms'])}; batch {quickest['batch']}"),
@@ -191,7 +191,8 @@ def _whole(record: Record) -> Element:
     columns = ("batch", "decoding threads", "images/s", "rows timed")
     return section(
         "From files to a table",
-        grid(chart, table(columns, cells)),
+        grid(chart),
+        table(columns, cells),
         note="Files read, decoded, brought to the detector's input, scored and written, in steady "
         "state. What all stages together allow, if the cores did nothing else, is the ceiling.",
     )
