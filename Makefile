@@ -11,6 +11,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 BASE := .venv/base
 INSTALLED := .venv/installed
 TYPED := .cache/typed
+RESULTS := benchmarks/results
 
 .PHONY: demo test test-full check bench tables clean
 
@@ -31,9 +32,10 @@ check: $(INSTALLED)
 	MYPYPATH=$(TYPED) $(BIN)/mypy --package trtdet
 
 bench: $(INSTALLED)
-	$(BIN)/trtdet verify --json starter > .cache/verify-starter.json
-	mv .cache/verify-starter.json benchmarks/results/verify/starter.json
-	$(BIN)/trtdet bench starter --json benchmarks/results/bench/starter.json
+	mkdir -p .cache $(RESULTS)/verify $(RESULTS)/bench
+	$(BIN)/trtdet verify --json starter > .cache/starter.json
+	mv .cache/starter.json $(RESULTS)/verify/starter.json
+	$(BIN)/trtdet bench starter --json $(RESULTS)/bench/starter.json
 	$(BIN)/python -m trtdet.benchmarks.tables
 
 tables: $(INSTALLED)
