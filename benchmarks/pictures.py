@@ -14,8 +14,6 @@ from trtdet.calibration.generated import draw_image
 from trtdet.engine.table import open_table
 from trtdet.errors import InputError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-
 # Kinds of files in turn: OpenCV decodes some of them, Pillow has to decode the others.
 _KINDS: tuple[tuple[str, Callable[[Image.Image], Image.Image], dict[str, Any]], ...] = (
     ("jpg", lambda image: image, {"quality": 90}),
@@ -30,17 +28,14 @@ _KINDS: tuple[tuple[str, Callable[[Image.Image], Image.Image], dict[str, Any]], 
 
 
 def given_pictures(source: Path, count: int) -> list[Path]:
-    """`count` of the images in a folder or a CSV with a column `filename`, evenly spread.
+    """`count` of the images that `trtdet score` would take from a folder or a table, evenly spread.
 
     Raises InputError where there is none.
     """
-    if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    else:
-        with open_table(str(source), sys.stdin.buffer) as table:
-            found = [table.resolve(row) for row in table.rows()]
+    with open_table(str(source), sys.stdin.buffer) as table:
+        found = [table.folder / row.filename for row in table.rows()]
     if not found:
-        raise InputError(f"{source} has no image: give a folder, or a CSV with a column `filename`")
+        raise InputError(f"{source} lists no image")
     kept = min(count, len(found))
     return [found[index * len(found) // kept] for index in range(kept)]
 

@@ -15,7 +15,7 @@ from trtdet.engine.digest import sha256_file
 def test_the_starter_is_verified():
     done = run_trtdet("verify", "--count", "5", "starter")
     assert done.stdout.splitlines()[0].startswith("certificate  starter (cooccurrence, fp32)")
-    assert done.stdout.splitlines()[1] == "verdict      verified"
+    assert done.stdout.splitlines()[2] == "verdict      verified"
     assert "rank correlation 1.0000" in " ".join(done.stdout.split())
     assert "drifts" not in done.stdout
 
@@ -40,7 +40,7 @@ def test_an_engine_that_drifts_is_refused_with_code_6(small_bundle, tmp_path):
     (bad / "bundle.json").write_text(json.dumps(record))
     done = run_trtdet("verify", "--count", "3", bad, check=False)
     assert done.returncode == 6
-    assert done.stdout.splitlines()[1] == "verdict      NOT verified: probes"
+    assert done.stdout.splitlines()[2] == "verdict      NOT verified: probes"
     assert "drifts by 0.5" in done.stdout
     assert "Error: small is not what it was built to be here (probes)" in done.stderr
     assert "Traceback" not in done.stderr
