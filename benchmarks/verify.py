@@ -11,9 +11,8 @@ A TensorRT plan is compiled for one batch, so that there batches of another size
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,29 @@ from PIL import Image
 
 from trtdet.benchmarks.certificate import Certificate, Check
 from trtdet.benchmarks.record import describe_run
+from trtdet.benchmarks.verify_bits import (
+    LISTED,
+    SAME_SESSION,
+    check_bits,
+    members_of,
+    other_sessions,
+    run_ways,
+)
 from trtdet.calibration.gate import Comparison, Limits, compare_outputs, failures_of, finite
 from trtdet.calibration.judged import read_judged
 from trtdet.calibration.regate import gate_images
-from trtdet.calibration.scoring import score_each
 from trtdet.calibration.window import seen
-from trtdet.engine.backends import TENSORRT, BackendStatus, Session, infer, probe_logits
+from trtdet.engine.backends import BackendStatus, Session, infer, probe_logits
 from trtdet.engine.bundle import Bundle, measure_drift
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoders, read_image_file
-from trtdet.engine.engine import Engine, open_engine
+from trtdet.engine.engine import open_engine
 from trtdet.engine.ensemble import Ensemble
-from trtdet.engine.machine import core_count
 from trtdet.engine.store import starter_bundle
 from trtdet.engine.tensorrt import GpuOptions
 from trtdet.errors import DriftError, ImageError
 
 FLOOR = 0.95  # of Spearman's correlation with the paper's network, over the gate's images
 
-_ODD_BATCH = 7  # divides few numbers of images, so that the last batch is padded
-_LISTED = 5  # rows that a check names
 
 Say = Callable[[str], None]
 
@@ -59,38 +62,30 @@ class Request:
     gpu: GpuOptions | None = None
 
 
-@dataclass(frozen=True)
-class _Way:
-    """One way to run the same images."""
-
-    name: str
-    threads: int  # that decode
-    shuffled: int = 0  # seed of the order; 0: as they are listed
-
-
 def verify(request: Request, say: Say) -> Certificate:
     """Run every check. An engine that does not open has one that failed, and no other."""
     bundle = request.bundle
     checks: list[Check] = []
     name = request.backend.name
     try:
-        with _opened(request) as engine:
+        with open_engine(request.backend, bundle, gpu=request.gpu) as engine:
             name = engine.name
-            for member, lane in zip(_members(bundle), engine.lanes, strict=True):
+            for member, lane in zip(members_of(bundle), engine.lanes, strict=True):
                 say(f"{member.name}: probes")
                 checks.append(check_probes(member, lane.session))
                 if member.precision_report:
                     say(f"{member.name}: the gate's images")
                     checks.append(_check_gate(request, member, lane.session))
             say(f"{len(request.pictures)} images, several ways")
-            results = _run_ways(engine, request.pictures, _SAME_SESSION)
+            results = run_ways(engine, request.pictures, SAME_SESSION)
     except DriftError as error:
         checks.append(Check("probes", False, str(error)))
     else:
-        checks.append(check_bits(request.pictures, results | _other_sessions(request)))
+        others = other_sessions(request.backend, bundle, request.pictures, request.gpu)
+        checks.append(check_bits(request.pictures, results | others))
     say("decoders")
     checks.append(check_decoders(request.pictures))
-    members = _members(bundle)
+    members = members_of(bundle)
     detectors = ", ".join(member.detector for member in members)
     about = {**describe_run(), "built_with": members[0].tools, "images": len(request.pictures)}
     weights = ", ".join(dict.fromkeys(_weights(member) for member in members))
@@ -141,30 +136,6 @@ def check_gate(
     return Check("gate", not failures, found, values)
 
 
-def check_bits(pictures: Sequence[Path], results: dict[str, list[bytes | None]]) -> Check:
-    """Each way's logits, as bytes per image, against those of the first."""
-    (first, expected), *others = results.items()
-    scored = sum(each is not None for each in expected)
-    differing = {
-        name: [index for index, each in enumerate(found) if each != expected[index]]
-        for name, found in others
-    }
-    values = {
-        "images": len(expected), "scored": scored, "ways": list(results),
-        "differing": {name: [str(pictures[each]) for each in rows]
-                      for name, rows in differing.items() if rows},
-    }  # fmt: skip
-    if not scored:
-        return Check("same bits", None, "none of the images can be scored", values)
-    wrong = [
-        f"{name}: {len(rows)} differ, {', '.join(_named(pictures, rows, expected, results[name]))}"
-        for name, rows in differing.items()
-        if rows
-    ]
-    ways = f"{scored} images {first}; {'; '.join(differing)}"
-    return Check("same bits", not wrong, "; ".join(wrong) or f"{ways}: the same bits", values)
-
-
 def check_decoders(pictures: Sequence[Path]) -> Check:
     """OpenCV's pixels against Pillow's, of the files that OpenCV decodes."""
     quiet_decoders()
@@ -185,7 +156,7 @@ def check_decoders(pictures: Sequence[Path]) -> Check:
         return Check("decoders", None, "Pillow decodes all of these files", values)
     outcome = "Pillow's bytes throughout"
     if wrong:
-        outcome = f"other bytes than Pillow's: {', '.join(wrong[:_LISTED])}"
+        outcome = f"other bytes than Pillow's: {', '.join(wrong[:LISTED])}"
     found = f"OpenCV decodes {plain} of {len(pictures)} files; {outcome}"
     return Check("decoders", not wrong, found, values)
 
@@ -209,57 +180,6 @@ def _check_gate(request: Request, bundle: Bundle, session: Session) -> Check:
     return check_gate(bundle, infer(session, views), request.floor, session.name)
 
 
-# Ways that differ in what is around the session; others need a session of their own.
-_SAME_SESSION = (
-    _Way("as they are listed", core_count()),
-    _Way("shuffled, 1 decoding thread", 1, shuffled=1),
-)
-
-
-def _other_sessions(request: Request) -> dict[str, list[bytes | None]]:
-    """The images once more with other batches, slots and streams."""
-    if request.backend.name == TENSORRT:
-        gpu = replace(request.gpu or GpuOptions(), slots=1, streams=1, graph=False)
-        settings: list[tuple[str, dict[str, Any]]] = [("1 slot, 1 stream, no graph", {"gpu": gpu})]
-    elif any(member.tiling for member in _members(request.bundle)):
-        settings = [("1 slot, 1 stream", {"slots": 1, "streams": 1})]
-    else:
-        settings = [
-            ("batches of 1, 1 slot, 1 stream", {"batch": 1, "slots": 1, "streams": 1}),
-            (f"batches of {_ODD_BATCH}", {"batch": _ODD_BATCH}),
-        ]
-    results: dict[str, list[bytes | None]] = {}
-    for number, (name, options) in enumerate(settings):
-        threads = 4 * core_count()
-        way = _Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
-        with _opened(request, **options) as engine:
-            results |= _run_ways(engine, request.pictures, (way,))
-    return results
-
-
-def _run_ways(
-    engine: Engine, pictures: Sequence[Path], ways: Sequence[_Way]
-) -> dict[str, list[bytes | None]]:
-    """Of each way, the logits' bytes per image in the order of the list; None: no score."""
-    results: dict[str, list[bytes | None]] = {}
-    for way in ways:
-        order = list(range(len(pictures)))
-        if way.shuffled:
-            random.Random(way.shuffled).shuffle(order)
-        paths = [pictures[each] for each in order]
-        logits, _reasons = score_each(engine, paths, threads=way.threads)
-        found: list[bytes | None] = [None] * len(pictures)
-        for each, scores in zip(order, logits, strict=True):
-            found[each] = None if np.isnan(scores).any() else scores.tobytes()
-        results[way.name] = found
-    return results
-
-
-def _opened(request: Request, **options: Any) -> Any:
-    options = {"gpu": request.gpu, **options}
-    return open_engine(request.backend, request.bundle, **options)
-
-
 def _weights(bundle: Bundle) -> str:
     """Whether they are published ones, of every head and the tower."""
     if bundle.path == starter_bundle():
@@ -276,29 +196,6 @@ def _released(record: Mapping[str, Any]) -> Iterator[bool]:
     for part in record.values():
         if isinstance(part, dict):
             yield from _released(part)
-
-
-def _members(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
-    return bundle.members if isinstance(bundle, Ensemble) else (bundle,)
-
-
-def _named(
-    pictures: Sequence[Path],
-    rows: Sequence[int],
-    expected: Sequence[bytes | None],
-    found: Sequence[bytes | None],
-) -> list[str]:
-    """The first of the rows that differ, with both of their logits."""
-    return [
-        f"{pictures[each]} ({_shown(expected[each])}, {_shown(found[each])})"
-        for each in rows[:_LISTED]
-    ]
-
-
-def _shown(logits: bytes | None) -> str:
-    if logits is None:
-        return "no score"
-    return " ".join(str(each) for each in np.frombuffer(logits, np.float32))
 
 
 def _in_words(compared: dict[str, Comparison]) -> str:

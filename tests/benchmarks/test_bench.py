@@ -13,7 +13,8 @@ import pytest
 
 from tests.chromium import open_browser
 from trtdet.benchmarks import bench_stages, gauges
-from trtdet.benchmarks.bench import Request, explain, run_bench
+from trtdet.benchmarks.bench import Request, run_bench
+from trtdet.benchmarks.bench_explain import explain
 from trtdet.benchmarks.bench_network import NetworkRate, Setting, summarise, time_network
 from trtdet.benchmarks.bench_page import bench_page
 from trtdet.benchmarks.bench_pipeline import WholeRate

@@ -11,7 +11,8 @@ import pytest
 
 from trtdet.benchmarks import verify as module
 from trtdet.benchmarks.pictures import given_pictures, mixed_pictures
-from trtdet.benchmarks.verify import Request, check_bits, check_decoders, check_gate, verify
+from trtdet.benchmarks.verify import Request, check_decoders, check_gate, verify
+from trtdet.benchmarks.verify_bits import check_bits
 from trtdet.calibration.judged import Judged, write_judged
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import Bundle, open_bundle

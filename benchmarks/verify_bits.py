@@ -1,0 +1,135 @@
+"""The same bits, however images are run: ways to run them, and where their scores differ."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtdet.benchmarks.certificate import Check
+from trtdet.calibration.scoring import score_each
+from trtdet.engine.backends import TENSORRT, BackendStatus
+from trtdet.engine.bundle import Bundle
+from trtdet.engine.engine import Engine, open_engine
+from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.machine import core_count
+from trtdet.engine.tensorrt import GpuOptions
+
+LISTED = 5  # rows that a check names
+
+_ODD_BATCH = 7  # divides few numbers of images, so that the last batch is padded
+
+Found = list[bytes | None]  # the logits' bytes of each image; None: no score
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the same images."""
+
+    name: str
+    threads: int  # that decode
+    shuffled: int = 0  # seed of the order; 0: as they are listed
+
+
+# Ways that differ in what is around the session; others need a session of their own.
+SAME_SESSION = (
+    Way("as they are listed", core_count()),
+    Way("shuffled, 1 decoding thread", 1, shuffled=1),
+)
+
+
+def other_sessions(
+    backend: BackendStatus,
+    bundle: Bundle | Ensemble,
+    pictures: Sequence[Path],
+    gpu: GpuOptions | None,
+) -> dict[str, Found]:
+    """The images once more with other batches, slots and streams."""
+    settings: list[tuple[str, dict[str, Any]]]
+    if backend.name == TENSORRT:
+        other = replace(gpu or GpuOptions(), slots=1, streams=1, graph=False)
+        settings: list[tuple[str, dict[str, Any]]] = [
+            ("1 slot, 1 stream, no graph", {"gpu": other})
+        ]
+    elif any(member.tiling for member in members_of(bundle)):
+        settings = [("1 slot, 1 stream", {"slots": 1, "streams": 1})]
+    else:
+        settings = [
+            ("batches of 1, 1 slot, 1 stream", {"batch": 1, "slots": 1, "streams": 1}),
+            (f"batches of {_ODD_BATCH}", {"batch": _ODD_BATCH}),
+        ]
+    results: dict[str, Found] = {}
+    for number, (name, options) in enumerate(settings):
+        threads = 4 * core_count()
+        way = Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
+        with open_engine(backend, bundle, **{"gpu": gpu, **options}) as engine:
+            results |= run_ways(engine, pictures, (way,))
+    return results
+
+
+def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> dict[str, Found]:
+    """Of each way, the logits' bytes per image in the order of the list; None: no score."""
+    results: dict[str, Found] = {}
+    for way in ways:
+        order = list(range(len(pictures)))
+        if way.shuffled:
+            random.Random(way.shuffled).shuffle(order)
+        paths = [pictures[each] for each in order]
+        logits, _reasons = score_each(engine, paths, threads=way.threads)
+        found: Found = [None] * len(pictures)
+        for each, scores in zip(order, logits, strict=True):
+            found[each] = None if np.isnan(scores).any() else scores.tobytes()
+        results[way.name] = found
+    return results
+
+
+def members_of(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
+    """The networks."""
+    return bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+
+
+def check_bits(pictures: Sequence[Path], results: dict[str, Found]) -> Check:
+    """Each way's logits, as bytes per image, against those of the first."""
+    (first, expected), *others = results.items()
+    scored = sum(each is not None for each in expected)
+    differing = {
+        name: [index for index, each in enumerate(found) if each != expected[index]]
+        for name, found in others
+    }
+    values = {
+        "images": len(expected), "scored": scored, "ways": list(results),
+        "differing": {name: [str(pictures[each]) for each in rows]
+                      for name, rows in differing.items() if rows},
+    }  # fmt: skip
+    if not scored:
+        return Check("same bits", None, "none of the images can be scored", values)
+    wrong = [
+        f"{name}: {len(rows)} differ, {', '.join(_named(pictures, rows, expected, results[name]))}"
+        for name, rows in differing.items()
+        if rows
+    ]
+    ways = f"{scored} images {first}; {'; '.join(differing)}"
+    return Check("same bits", not wrong, "; ".join(wrong) or f"{ways}: the same bits", values)
+
+
+def _named(
+    pictures: Sequence[Path],
+    rows: Sequence[int],
+    expected: Sequence[bytes | None],
+    found: Sequence[bytes | None],
+) -> list[str]:
+    """The first of the rows that differ, with both of their logits."""
+    return [
+        f"{pictures[each]} ({_shown(expected[each])}, {_shown(found[each])})"
+        for each in rows[:LISTED]
+    ]
+
+
+def _shown(logits: bytes | None) -> str:
+    if logits is None:
+        return "no score"
+    return " ".join(str(each) for each in np.frombuffer(logits, np.float32))
