@@ -61,6 +61,8 @@ setup(
         "cuda": ["pycuda>=2024.1", "cuda-bindings>=12.6", "nvidia-ml-py>=12"],
         "parquet": ["pyarrow>=17"],
         "peers": ["onnxruntime>=1.20"],
+        # From 2.55 on Ray marks a row as done only with the file that it is in.
+        "ray": ["ray[data]>=2.55"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3",

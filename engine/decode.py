@@ -51,6 +51,7 @@ _PROBES: dict[PlainFormat, list[dict[str, Any]]] = {
 _LATE_IMPORTS = ("ImageCms", "ImageColor", "ImagePalette", "ImageSequence")
 
 _muted: AbstractContextManager[None] = nullcontext()
+_nobody = logging.NullHandler()  # one, however often a process sets out to decode
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def quiet_decoders(max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     # Without a handler of its own, Python prints a library's warnings to stderr.
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    logging.getLogger("PIL").addHandler(_nobody)
     # Pillow raises above twice this number. It stays on: it also checks images inside images.
     Image.MAX_IMAGE_PIXELS = -(-max(max_pixels, DEFAULT_MAX_PIXELS) // 2)
 
@@ -164,11 +165,16 @@ def _check_file(status: os.stat_result, max_bytes: int) -> None:
         raise ImageError("this is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("this is not a regular file but a pipe, a socket or a device")
-    if status.st_size == 0:
+    check_size_bytes(status.st_size, max_bytes)
+
+
+def check_size_bytes(size: int, max_bytes: int) -> None:
+    """Raise ImageError for a file that has nothing in it, or too much to read."""
+    if size == 0:
         raise ImageError("the file is empty")
-    if status.st_size > max_bytes:
+    if size > max_bytes:
         raise ImageError(
-            f"the file has {status.st_size:,} bytes, over the limit of {max_bytes:,}; "
+            f"the file has {size:,} bytes, over the limit of {max_bytes:,}; "
             "raise it with --max-bytes"
         )
 

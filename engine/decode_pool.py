@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from trtdet.engine.decode import Limits, decode_rgb
 from trtdet.errors import BackendError, ImageError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
+
+Decoded = TypeVar("Decoded")  # what a job comes to: pixels, as a rule
 
 # A file system that does not answer holds a thread per file, which costs little; so many mean that
 # it will not answer any more.
@@ -73,8 +75,8 @@ class ThreadDecoder:
 
 @dataclass(eq=False)
 class _Job:
-    decode: Callable[[Decoder], Pixels]
-    place: Callable[[Pixels | ImageError], None]
+    decode: Callable[[Decoder], Any]
+    place: Callable[[Any], None]  # of what `decode` gave, or of an ImageError
     deadline: float = float("inf")  # once its time has begun
     _claimed: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,8 +110,8 @@ class DecodePool:
 
     def submit(
         self,
-        decode: Callable[[Decoder], Pixels],
-        place: Callable[[Pixels | ImageError], None],
+        decode: Callable[[Decoder], Decoded],
+        place: Callable[[Decoded | ImageError], None],
     ) -> None:
         """A job, begun as soon as a thread is free. `place` is called once, in some thread."""
         self._jobs.put(_Job(decode, place))
@@ -148,7 +150,7 @@ class DecodePool:
         """Both phases of a job; False where it was abandoned."""
         thread.decoder.ready()
         job.deadline = time.monotonic() + self._max_seconds
-        result: Pixels | BaseException
+        result: Any
         try:
             result = job.decode(thread.decoder)
         except MemoryError:

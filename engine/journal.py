@@ -132,7 +132,7 @@ def start_journal(path: Path, job: dict[str, Any]) -> Journal:
         path.replace(path.with_name(path.name + ".old"))
     path.touch()
     file = _locked(path)
-    file.write(json.dumps({"journal": SCHEMA, "job": job}, sort_keys=True).encode() + b"\n")
+    file.write(job_header(job))
     file.flush()
     os.fsync(file.fileno())
     return Journal(path, file)
@@ -151,14 +151,20 @@ def resume_journal(path: Path, job: dict[str, Any]) -> tuple[Journal, Iterator[R
             f"there is no {path} to go on with: leave --resume out to start the run"
         ) from None
     try:
-        _check(path, file.readline(), job)
+        check_job(path, file.readline(), job)
     except BaseException:
         file.close()
         raise
     return Journal(path, file), _read(file)
 
 
-def _check(path: Path, header: bytes, job: dict[str, Any]) -> None:
+def job_header(job: dict[str, Any]) -> bytes:
+    """The first line of a journal."""
+    return json.dumps({"journal": SCHEMA, "job": job}, sort_keys=True).encode() + b"\n"
+
+
+def check_job(path: Path | str, header: bytes, job: dict[str, Any]) -> None:
+    """Raise InputError where a journal's first line says that it is not of this job."""
     try:
         record = json.loads(header)
         schema, then = record["journal"], record["job"]

@@ -31,6 +31,7 @@ from trtdet.engine.confine import Confined
 from trtdet.engine.decode import Limits, quiet_decoders, read_image_file
 from trtdet.engine.decode_pool import DecodePool, Decoder, ThreadDecoder
 from trtdet.engine.engine import Engine
+from trtdet.engine.geometry import Pixels
 from trtdet.engine.nvtx import stage
 from trtdet.engine.sink import Sink
 from trtdet.engine.steps import Rgb
@@ -40,7 +41,7 @@ from trtdet.errors import ImageError
 # How long to wait for a result before asking the session whether it is still alive.
 LIVENESS_S = 5.0
 
-_DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = Limits()
 
 Change = Callable[[Row, Rgb], Rgb]  # makes of a decoded image the one that is scored
 
@@ -66,6 +67,17 @@ class Summary:
         )
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """An image that was brought to the lanes' inputs elsewhere: [views, H, W, 3] for each."""
+
+    views: tuple[Pixels, ...]
+
+
+# What a row's image is read from: a file, an encoded file in memory, or what `Inputs` holds.
+Source = Path | Confined | bytes | Inputs
+
+
 @dataclass
 class _Slot:
     """One batch on its way through."""
@@ -79,12 +91,12 @@ class _Slot:
 
 def score(
     rows: Iterable[Row],
-    resolve: Callable[[Row], Path | Confined],
+    resolve: Callable[[Row], Source],
     engine: Engine,
     sink: Sink,
     *,
     decode_threads: int,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     isolate: bool = False,
     on_rows: Callable[[int], None] = lambda _count: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -93,9 +105,10 @@ def score(
 ) -> Summary:
     """Score every row into `sink`, in order. `on_rows` hears how many rows were just written.
 
-    Once `stopping` says so no row is begun; those that were are finished. `isolate` decodes in
-    sandboxed processes, to the same pixels; `say` hears, once, what a user should know about them.
-    `change` is done to each decoded image, in a decode thread.
+    `resolve` is called in a decode thread, and may read, and raise ImageError, itself. Once
+    `stopping` says so no row is begun; those that were are finished. `isolate` decodes in sandboxed
+    processes, to the same pixels; `say` hears, once, what a user should know about them.
+    `change` is done to each image that was decoded here, in a decode thread.
 
     A row whose image cannot be scored is written with its reason; the run goes on. Raises
     BackendError when a session fails.
@@ -103,23 +116,31 @@ def score(
     quiet_decoders(limits.max_pixels)
     start, failed_before = time.perf_counter(), sink.failures
     run = _Run(resolve, engine, sink, limits, on_rows, stopping, say, change)
+    open_decoder = decoder_opener(limits, isolate, run.say_once)
+    with DecodePool(decode_threads, limits.max_seconds, open_decoder, run.break_off) as pool:
+        run.drive(iter(rows), pool)
+    failures = sink.failures - failed_before
+    return Summary(run.written, failures, time.perf_counter() - start)
+
+
+def decoder_opener(
+    limits: Limits, isolate: bool, say: Callable[[str], None]
+) -> Callable[[bool], Decoder]:
+    """What gives the threads of a `DecodePool` their decoders."""
 
     def open_decoder(replaces: bool) -> Decoder:
         if isolate or (replaces and sys.platform == "linux"):
             from trtdet.engine.isolate import IsolatedDecoder
 
             if not isolate:
-                run.say_once(
+                say(
                     "a file took too long, and its thread cannot be stopped: a process takes its "
                     "place, as with --isolate"
                 )
-            return IsolatedDecoder(limits, run.say_once)
+            return IsolatedDecoder(limits, say)
         return ThreadDecoder(limits)
 
-    with DecodePool(decode_threads, limits.max_seconds, open_decoder, run.break_off) as pool:
-        run.drive(iter(rows), pool)
-    failures = sink.failures - failed_before
-    return Summary(run.written, failures, time.perf_counter() - start)
+    return open_decoder
 
 
 class _Run:
@@ -131,7 +152,7 @@ class _Run:
 
     def __init__(
         self,
-        resolve: Callable[[Row], Path | Confined],
+        resolve: Callable[[Row], Source],
         engine: Engine,
         sink: Sink,
         limits: Limits,
@@ -189,15 +210,19 @@ class _Run:
         """In any thread: the caller's thread raises it."""
         self._ended.put(broken)
 
-    def _decode(self, row: Row, decoder: Decoder) -> Rgb:
+    def _decode(self, row: Row, decoder: Decoder) -> Rgb | Inputs:
         """In a decode thread, which may be abandoned meanwhile: one row's image."""
         if not row.filename:
             raise ImageError("the row has no file name")
         with stage("decode"):
-            data = read_image_file(self._resolve(row), max_bytes=self._limits.max_bytes)
-            return decoder.decode(data)
+            source = self._resolve(row)
+            if isinstance(source, Inputs):
+                return source
+            if not isinstance(source, bytes):
+                source = read_image_file(source, max_bytes=self._limits.max_bytes)
+            return decoder.decode(source)
 
-    def _place(self, slot: _Slot, position: int, decoded: Rgb | ImageError) -> None:
+    def _place(self, slot: _Slot, position: int, decoded: Rgb | Inputs | ImageError) -> None:
         """In a decode thread, or the pool's watch: one row's image into its place in the slot."""
         try:
             if isinstance(decoded, ImageError):
@@ -216,13 +241,16 @@ class _Run:
             else:  # there is nothing in it to infer
                 self._ended.put(slot.number)
 
-    def _load(self, slot: _Slot, position: int, rgb: Rgb) -> None:
-        if self._change is not None:
-            rgb = self._change(slot.rows[position], rgb)
+    def _load(self, slot: _Slot, position: int, image: Rgb | Inputs) -> None:
+        if self._change is not None and not isinstance(image, Inputs):
+            image = self._change(slot.rows[position], image)
         try:
             with stage("load"):
-                for lane in self._engine.lanes:
-                    lane.session.load(slot.number, position, rgb)
+                for number, lane in enumerate(self._engine.lanes):
+                    if isinstance(image, Inputs):
+                        lane.session.put(slot.number, position, image.views[number])
+                    else:
+                        lane.session.load(slot.number, position, image)
         except MemoryError as error:
             raise ImageError("not enough memory to bring it to the detector's size") from error
 

@@ -87,6 +87,11 @@ EXIT_INTERRUPTED = 130
     metavar="0,1|all",
     help="TensorRT: score on several GPUs, with a process for each.",
 )
+@click.option(
+    "--ray",
+    metavar="auto|ADDRESS",
+    help="Score on the machines of a Ray cluster. OUTPUT may then be a folder, too.",
+)
 @gpu_options
 def command(
     input_csv: str,
@@ -106,6 +111,7 @@ def command(
     deadline: float | None,
     as_json: bool,
     devices: list[int] | str | None,
+    ray: str | None,
     **gpu: Any,
 ) -> int:
     """Score the images that INPUT lists, and write OUTPUT.
@@ -127,6 +133,7 @@ def command(
       trtdet score photos/ scores.parquet
       trtdet score 'photos/**/*.jpg' scores.csv
       trtdet score --engine npr --failed-logit 0 photos.csv scores.csv
+      trtdet score --ray auto s3://bucket/photos.parquet s3://bucket/scores/
     """
     if others := click.get_current_context().args:
         raise click.UsageError(
@@ -153,6 +160,31 @@ def command(
     if output_csv == "-" and (deadline or as_json):
         option = "--deadline" if deadline else "--json"
         raise InputError(f"{option} needs an output file: standard output is taken by the rows")
+    limits = Limits(
+        max_pixels=max_pixels or Limits.max_pixels,
+        max_bytes=max_bytes or Limits.max_bytes,
+        max_seconds=max_seconds or Limits.max_seconds,
+    )
+    if ray is not None:
+        from trtdet.commands.score_ray import score_on_cluster
+
+        one_machine = {
+            "threads": threads,
+            "isolate": isolate,
+            "root": root,
+            "deadline": deadline,
+            "devices": devices,
+        }
+        options = {
+            "backend": backend,
+            "batch": batch,
+            "raw": raw,
+            "failed_logit": failed_logit,
+            "limits": limits,
+        }
+        return score_on_cluster(
+            ray, input_csv, output_csv, engine, options, gpu, one_machine, resume, as_json
+        )
     check_output(output_csv, input_csv, failed_logit)
     confined = None if root is None else open_root(root)
     folder = find_bundle(engine)
@@ -168,11 +200,7 @@ def command(
             "raw": raw,
             "gpu": make_gpu_options(**gpu),
             "decode_threads": threads,
-            "limits": Limits(
-                max_pixels=max_pixels or Limits.max_pixels,
-                max_bytes=max_bytes or Limits.max_bytes,
-                max_seconds=max_seconds or Limits.max_seconds,
-            ),
+            "limits": limits,
             "isolate": isolate,
             "say": say,
         }
