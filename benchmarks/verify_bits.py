@@ -52,9 +52,7 @@ def other_sessions(
     settings: list[tuple[str, dict[str, Any]]]
     if backend.name == TENSORRT:
         other = replace(gpu or GpuOptions(), slots=1, streams=1, graph=False)
-        settings: list[tuple[str, dict[str, Any]]] = [
-            ("1 slot, 1 stream, no graph", {"gpu": other})
-        ]
+        settings = [("1 slot, 1 stream, no graph", {"gpu": other})]
     elif any(member.tiling for member in members_of(bundle)):
         settings = [("1 slot, 1 stream", {"slots": 1, "streams": 1})]
     else:

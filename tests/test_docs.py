@@ -17,10 +17,10 @@ PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
-# Of other programs: pip, venv, docker, tf2onnx; and click's own.
+# Of other programs: pip, venv, docker, tf2onnx, ray; and click's own.
 OTHERS = {
     "--help", "--no-deps", "--system-site-packages", "--gpus", "--runtime", "--saved-model",
-    "--output",
+    "--output", "--head", "--address",
 }  # fmt: skip
 
 
