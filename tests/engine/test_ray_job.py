@@ -144,8 +144,12 @@ def test_the_command_puts_one_file_in_order_to_the_same_bytes(
     assert not (tmp_path / "two.csv.journal").exists()
 
 
+@pytest.mark.full
 def test_a_folder_of_images_and_one_parquet_file(cluster, small_bundle, pictures, tmp_path):
-    command = ("score", "--engine", small_bundle, pictures[0].parent)
+    (tmp_path / "photos").mkdir()
+    for path in pictures:
+        shutil.copy(path, tmp_path / "photos")
+    command = ("score", "--engine", small_bundle, tmp_path / "photos")
     run_trtdet(*command, tmp_path / "one.parquet")
     run_trtdet(*command, tmp_path / "two.parquet", "--ray", cluster.address)
     one, two = ((tmp_path / f"{which}.parquet").read_bytes() for which in ("one", "two"))
@@ -202,6 +206,7 @@ with connected(address) as ray:
 """
 
 
+@pytest.mark.full
 def test_a_killed_driver_is_gone_on_with(cluster, small_bundle, table, tmp_path):
     folder, expected = table
     source, out = str(folder / "in.parquet"), tmp_path / "out"

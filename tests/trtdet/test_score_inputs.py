@@ -103,7 +103,8 @@ def test_traps_cost_their_rows(pictures, small_bundle, tmp_path):
         "loop.jpg": "the file cannot be read: Too many levels of symbolic links",
         "loop.jpg/a.jpg": "the file cannot be read: Too many levels of symbolic links",
         "folder.jpg": "this is a folder, not a file",
-        "huge.jpg": "the file has 1,099,511,627,776 bytes, over the limit of 1,073,741,824",
+        "huge.jpg": "the file has 1,099,511,627,776 bytes, over the limit of 1,073,741,824; "
+        "raise it with --max-bytes",
         "no\nfile.jpg": "file not found",
         "n" * 5000: "the file cannot be read: File name too long",
         "l\udce4tin.jpg": "file not found",

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from trtdet.commands.gpu_options import gpu_options, make_gpu_options, say
 from trtdet.commands.options import Devices, Duration
 from trtdet.errors import InputError
-
-if TYPE_CHECKING:
-    from trtdet.engine.runner import Runner
-
-EXIT_INTERRUPTED = 130
 
 
 @click.command(context_settings={"allow_extra_args": True})
@@ -141,18 +132,7 @@ def command(
             "pattern in quotes, as in: trtdet score 'photos/*.jpg' scores.csv"
         )
 
-    from trtdet.commands.score_job import Job, run_job
-    from trtdet.commands.score_report import Report
-    from trtdet.engine.backends import choose_backend
-    from trtdet.engine.confine import open_root
-    from trtdet.engine.deadline import Deadline
     from trtdet.engine.decode import Limits
-    from trtdet.engine.ensemble import open_any
-    from trtdet.engine.gpus import open_gpus
-    from trtdet.engine.runner import open_local
-    from trtdet.engine.sink import check_output
-    from trtdet.engine.store import find_bundle, starter_bundle
-    from trtdet.engine.table import open_table
 
     started = time.monotonic()
     if failed_logit is not None and not math.isfinite(failed_logit):
@@ -165,6 +145,7 @@ def command(
         max_bytes=max_bytes or Limits.max_bytes,
         max_seconds=max_seconds or Limits.max_seconds,
     )
+    network: dict[str, Any] = {"batch": batch, "raw": raw}
     if ray is not None:
         from trtdet.commands.score_ray import score_on_cluster
 
@@ -175,62 +156,39 @@ def command(
             "deadline": deadline,
             "devices": devices,
         }
-        options = {
-            "backend": backend,
-            "batch": batch,
-            "raw": raw,
-            "failed_logit": failed_logit,
-            "limits": limits,
-        }
+        options = {"backend": backend, "failed_logit": failed_logit, "limits": limits, **network}
         return score_on_cluster(
             ray, input_csv, output_csv, engine, options, gpu, one_machine, resume, as_json
         )
-    check_output(output_csv, input_csv, failed_logit)
-    confined = None if root is None else open_root(root)
-    folder = find_bundle(engine)
-    with open_table(input_csv, sys.stdin.buffer, root=confined, output=output_csv) as table:
-        bundle = open_any(folder)
-        if engine is None and folder == starter_bundle():
-            say("no engine was chosen: the starter scores (`trtdet inspect starter`)")
-        chosen, rejected = choose_backend(backend)
-        for status in rejected:
-            say(f"backend {status.name} is not used: {status.reason}")
-        how: dict[str, Any] = {
-            "batch": batch,
-            "raw": raw,
-            "gpu": make_gpu_options(**gpu),
-            "decode_threads": threads,
-            "limits": limits,
-            "isolate": isolate,
-            "say": say,
-        }
-        open_runner: Callable[[], AbstractContextManager[Runner]]
-        open_runner = partial(open_local, chosen, bundle, **how)
-        if devices:
-            open_runner = partial(open_gpus, devices, chosen, folder, **how)
-        job = Job(
-            table,
+
+    from trtdet.commands.score_here import Request, score_here
+
+    return score_here(
+        Request(
+            input_csv,
             output_csv,
-            bundle,
-            open_runner,
+            engine,
+            backend,
+            how={
+                **network,
+                "gpu": make_gpu_options(**gpu),
+                "decode_threads": threads,
+                "limits": limits,
+                "isolate": isolate,
+                "say": say,
+            },
             # Not max_seconds: what it refuses is the machine's and the day's, and nobody's job.
-            {
+            decisive={
                 "raw": raw,
                 "failed_logit": failed_logit,
                 "max_pixels": max_pixels,
                 "max_bytes": max_bytes,
             },
+            root=root,
             failed_logit=failed_logit,
+            devices=devices,
             resume=resume,
-            deadline=Deadline(started + deadline, table.row_count) if deadline else None,
+            ends_at=started + deadline if deadline else None,
             as_json=as_json,
         )
-        shipped = " that comes with trtdet" if folder == starter_bundle() else ""
-        report = Report(output_csv, bundle.name + shipped, bundle.precision, rows=table.row_count)
-        try:
-            run_job(job, report)
-        except KeyboardInterrupt:
-            if as_json:
-                report.print_json(EXIT_INTERRUPTED)
-            raise
-    return report.finish(as_json=as_json)
+    )

@@ -10,15 +10,13 @@ import click
 
 from trtdet.commands.gpu_options import make_gpu_options, say
 from trtdet.commands.score_job import resume_command
-from trtdet.commands.score_report import Report, progress
+from trtdet.commands.score_report import EXIT_INTERRUPTED, Report, progress
 from trtdet.engine.ensemble import open_any
 from trtdet.engine.ray_cluster import connected
 from trtdet.engine.ray_job import OpenedJob, RayJob, open_ray_job
 from trtdet.engine.sink import reasons_path
 from trtdet.engine.store import find_bundle, starter_bundle
 from trtdet.errors import InputError
-
-EXIT_INTERRUPTED = 130
 
 
 def score_on_cluster(

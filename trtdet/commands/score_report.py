@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-EXIT_DONE, EXIT_FAILED_ROWS = 0, 3
+EXIT_DONE, EXIT_FAILED_ROWS, EXIT_INTERRUPTED = 0, 3, 130
 
 
 @dataclass

@@ -20,6 +20,7 @@ _SOURCES = (
     "commands/gpu_options.py",
     "commands/options.py",
     "commands/score.py",
+    "commands/score_here.py",
     "commands/score_job.py",
     "commands/score_report.py",
 )
