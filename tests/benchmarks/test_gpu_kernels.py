@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
@@ -78,12 +79,13 @@ def test_a_kernel_that_leaves_bytes_out_is_seen(gpu, monkeypatch):
     assert found["bytes that differ"] > 0.9 * found["bytes"]
 
 
-def test_every_geometry_and_every_image_has_its_row(gpu, bench, pictures, monkeypatch):
+def test_every_geometry_and_every_image_has_its_row(gpu, bench, pictures, tmp_path, monkeypatch):
     geometries = (Geometry.of(Stretch(24, 24)), Geometry.of(ShortSide(24), TenCrop(20, 20)))
     monkeypatch.setattr(gpu_kernels, "GEOMETRIES", geometries)
     monkeypatch.setattr(gpu_kernels, "all_sizes", lambda: SMALL)
-    (pictures[0].parent / "broken.png").write_bytes(b"no image")
-    bench.request = replace(bench.request, images=pictures[0].parent)
+    folder = shutil.copytree(pictures[0].parent, tmp_path / "pictures")
+    (folder / "broken.png").write_bytes(b"no image")
+    bench.request = replace(bench.request, images=folder)
     gpu_kernels.run(bench)
     assert all_ok(bench)
     assert [row.values["images"] for row in bench.section.rows] == [6, 6, 12, 12]
