@@ -130,7 +130,7 @@ def test_it_stops_when_it_is_asked_to(fleet, pictures, alone, accidents):
     assert rows == [alone[name] for name in (pictures * 500)[: len(rows)]]
 
 
-def test_memory_is_bounded_while_an_old_row_waits(fleet, pictures, alone, accidents, monkeypatch):
+def test_memory_is_bounded_while_an_old_row_waits(small_bundle, pictures, accidents, monkeypatch):
     monkeypatch.setattr(module, "AHEAD", 1)
     slow = pictures[0].with_name(f"slow {pictures[0].name}")
     taken = []
@@ -143,8 +143,11 @@ def test_memory_is_bounded_while_an_old_row_waits(fleet, pictures, alone, accide
             most.append(len(taken) - len(self.rows))
             super().write(*row)
 
-    fleet.score(rows, accidents, Watching(), on_rows=lambda _count: None, stopping=lambda: False)
-    assert max(most) <= 2 * fleet.in_flight + fleet._processes[0].ready.batch
+    with open_fleet(options(small_bundle)) as fleet:  # of its own: nobody is starting
+        fleet.score(
+            rows, accidents, Watching(), on_rows=lambda _count: None, stopping=lambda: False
+        )
+        assert max(most) <= 2 * fleet.in_flight + fleet.batch
 
 
 def test_what_does_not_open_is_said_at_once(small_bundle, tmp_path):

@@ -204,6 +204,7 @@ class TestParquet:
         done = run_trtdet(*arguments, "-", check=False)
         assert done.stdout.startswith("filename,logit\n")
 
+    @pytest.mark.full
     def test_killed_and_gone_on_with_it_ends_with_the_same_bytes(
         self, pictures, small_bundle, tmp_path
     ):

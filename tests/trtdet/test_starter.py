@@ -65,6 +65,7 @@ def test_the_card_says_what_a_user_must_know():
     assert record["card"] == load_card(open_bundle(starter_bundle()))
 
 
+@pytest.mark.full
 def test_its_card_is_what_it_reaches(shared, tmp_path):
     """A sample of the validation images through the command line, against the card's interval."""
     from trtdet.calibration.labels import read_labels
