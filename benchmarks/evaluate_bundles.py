@@ -19,7 +19,7 @@ from trtdet.calibration.scoring import score_each
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.engine import open_engine
-from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.ensemble import Ensemble, members_of
 from trtdet.engine.tensorrt import GpuOptions
 
 ROBUSTNESS_IMAGES = 200
@@ -93,8 +93,7 @@ def _score(
                 on_rows=on_rows,
                 threads=run.threads,
             )
-    members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
-    trained_on = "; ".join(dict.fromkeys(member.trained_on for member in members))
+    trained_on = "; ".join(dict.fromkeys(member.trained_on for member in members_of(bundle)))
     return [
         Detector(
             name=f"{name}: {column}" if len(engine.columns) > 1 else name,

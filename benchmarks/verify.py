@@ -27,7 +27,6 @@ from trtdet.benchmarks.verify_bits import (
     LISTED,
     SAME_SESSION,
     check_bits,
-    members_of,
     other_sessions,
     run_ways,
 )
@@ -39,7 +38,7 @@ from trtdet.engine.backends import BackendStatus, Session, infer, probe_logits
 from trtdet.engine.bundle import Bundle, measure_drift
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoders, read_image_file
 from trtdet.engine.engine import open_engine
-from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.ensemble import Ensemble, members_of
 from trtdet.engine.store import starter_bundle
 from trtdet.engine.tensorrt import GpuOptions
 from trtdet.errors import DriftError, ImageError

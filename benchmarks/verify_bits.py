@@ -15,7 +15,7 @@ from trtdet.calibration.scoring import score_each
 from trtdet.engine.backends import TENSORRT, BackendStatus
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.engine import Engine, open_engine
-from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.ensemble import Ensemble, members_of
 from trtdet.engine.machine import core_count
 from trtdet.engine.tensorrt import GpuOptions
 
@@ -83,11 +83,6 @@ def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> d
             found[each] = None if np.isnan(scores).any() else scores.tobytes()
         results[way.name] = found
     return results
-
-
-def members_of(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
-    """The networks."""
-    return bundle.members if isinstance(bundle, Ensemble) else (bundle,)
 
 
 def check_bits(pictures: Sequence[Path], results: dict[str, Found]) -> Check:

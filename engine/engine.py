@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trtdet.engine.backends import TENSORRT, BackendStatus, Session, open_session
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.decision import AS_IT_IS, Decision, Vote
-from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.ensemble import Ensemble, members_of
 from trtdet.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def open_engine(
     when a network does not give the scores that its bundle records, InputError for a batch that it
     cannot have, and for a raw ensemble.
     """
-    members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    members = members_of(bundle)
     if raw and isinstance(bundle, Ensemble):
         raise InputError(f"{bundle.name} is an ensemble, and has no logit but its vote's")
     native = [member.name for member in members if member.tiling]
@@ -144,8 +144,7 @@ def open_engine(
     opener = LaneOpener(backend, slots=slots, streams=streams, raw=raw, gpu=gpu)
     try:
         lanes = tuple(opener.open(member, batch) for member in members)
-        columns = ("logit",) if isinstance(bundle, Ensemble) else bundle.outputs
         vote = bundle.vote if isinstance(bundle, Ensemble) else None
-        yield Engine(lanes, columns, vote, opener)
+        yield Engine(lanes, bundle.outputs, vote, opener)
     finally:
         opener.close_all()

@@ -37,6 +37,11 @@ class Ensemble:
         """Of its members."""
         return ", ".join(sorted({member.precision for member in self.members}))
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The columns of the output, as a bundle's: the vote's one logit."""
+        return ("logit",)
+
     def to_json(self) -> dict[str, Any]:
         """The record as `bundle.json` holds it."""
         return {
@@ -102,6 +107,11 @@ def write_ensemble(ensemble: Ensemble, folder: Path) -> None:
     """Write the record of an ensemble whose members are in `folder` already."""
     text = json.dumps(ensemble.to_json(), indent=2, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def members_of(bundle: Bundle | Ensemble) -> tuple[Bundle, ...]:
+    """The networks: an ensemble's members, or the bundle itself."""
+    return bundle.members if isinstance(bundle, Ensemble) else (bundle,)
 
 
 def open_any(folder: Path) -> Bundle | Ensemble:

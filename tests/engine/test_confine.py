@@ -20,11 +20,11 @@ from trtdet.errors import ImageError, InputError
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A root with files, links of every kind, and what is no file."""
-    folder = tmp_path / "root"
+    folder = tmp_path / "top"
     (folder / "a/b").mkdir(parents=True)
     (folder / "a/b/in.jpg").write_bytes(b"inside")
     (folder / "..name.jpg").write_bytes(b"dots")
-    outside = tmp_path / "rootless"  # the root's name, and more
+    outside = tmp_path / "topmost"  # the root's name, and more
     outside.mkdir()
     (outside / "out.jpg").write_bytes(b"secret")
     for name, target in {
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         "folder": "a/b",
         "out.jpg": outside / "out.jpg",
         "out-chain.jpg": "out.jpg",
-        "out-relative.jpg": "../rootless/out.jpg",
+        "out-relative.jpg": "../topmost/out.jpg",
         "out-folder": outside,
         "out-missing.jpg": outside / "none.jpg",
         "parent": "..",
@@ -79,7 +79,7 @@ LEADS_OUT = "^a symbolic link leads out of the --root folder$"
         ("{root}/a/b/in.jpg", "^the name is absolute, which --root does not allow$"),
         ("/etc/passwd", "the name is absolute"),
         ("//etc/passwd", "the name is absolute"),
-        ("../rootless/out.jpg", r"^the name goes up with '\.\.', which --root does not allow$"),
+        ("../topmost/out.jpg", r"^the name goes up with '\.\.', which --root does not allow$"),
         ("a/../a/b/in.jpg", "goes up"),
         ("a/b/in.jpg/..", "goes up"),
         ("..", "goes up"),
@@ -89,16 +89,16 @@ LEADS_OUT = "^a symbolic link leads out of the --root folder$"
         ("out-folder/out.jpg", LEADS_OUT),
         ("out-missing.jpg", LEADS_OUT),  # what is not outside is nobody's business either
         ("out-folder/none.jpg", LEADS_OUT),
-        ("parent/rootless/out.jpg", LEADS_OUT),
+        ("parent/topmost/out.jpg", LEADS_OUT),
         ("proc.jpg", LEADS_OUT),
-        ("parent/root/a/b/none.jpg", "^file not found$"),
+        ("parent/top/a/b/none.jpg", "^file not found$"),
         ("none.jpg", "^file not found$"),
         ("dangling.jpg", "^file not found$"),
         ("whole.jpg/x.jpg", "^file not found$"),
         ("self.jpg", "levels of symbolic links"),
         ("a", "^this is a folder"),
         (".", "^this is a folder"),
-        ("parent/root", "^this is a folder"),
+        ("parent/top", "^this is a folder"),
         ("fifo.jpg", "pipe, a socket or a device"),
         ("socket.jpg", "pipe, a socket or a device"),
         ("a\0b", "NUL character"),
@@ -121,7 +121,7 @@ def test_a_root_that_is_a_link_is_what_it_leads_to(folder, tmp_path, monkeypatch
     assert read_image_file(Confined(root, "a/up.jpg")) == b"inside"
 
 
-@pytest.mark.parametrize("name", ["none", "root/..name.jpg", "root/fifo.jpg", "root/self.jpg"])
+@pytest.mark.parametrize("name", ["none", "top/..name.jpg", "top/fifo.jpg", "top/self.jpg"])
 def test_a_root_that_is_no_folder_is_refused(folder, name):
     with pytest.raises(InputError, match=r"^--root .* cannot be used: "):
         open_root(str(folder.parent / name))
@@ -129,7 +129,7 @@ def test_a_root_that_is_no_folder_is_refused(folder, name):
 
 @pytest.mark.parametrize("swapped", ["a", "a/b", "a/b/in.jpg"])
 def test_what_turns_into_a_link_after_the_check_is_not_opened(folder, monkeypatch, swapped):
-    outside = folder.parent / "rootless"
+    outside = folder.parent / "topmost"
     (outside / "b").mkdir()
     for name in ("in.jpg", "b/in.jpg"):
         (outside / name).write_bytes(b"secret")
@@ -151,7 +151,7 @@ def test_what_turns_into_a_link_after_the_check_is_not_opened(folder, monkeypatc
 
 def test_a_link_that_comes_and_goes_never_shows_what_is_outside(folder):
     """A second thread swaps the folder for a link, and back, as quickly as it can."""
-    (folder.parent / "rootless/in.jpg").write_bytes(b"secret")
+    (folder.parent / "topmost/in.jpg").write_bytes(b"secret")
     (folder / "swap").mkdir()
     (folder / "swap/in.jpg").write_bytes(b"inside")
     stop = threading.Event()
@@ -159,7 +159,7 @@ def test_a_link_that_comes_and_goes_never_shows_what_is_outside(folder):
     def swap():
         while not stop.is_set():
             (folder / "swap").rename(folder / "aside")
-            (folder / "swap").symlink_to("../rootless")
+            (folder / "swap").symlink_to("../topmost")
             (folder / "swap").unlink()
             (folder / "aside").rename(folder / "swap")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.engine.ensembles import MEMBERS, VOTE, make_ensemble
+from tests.engine.list_sink import ListSink
 from trtdet.engine import decode_pool, pipeline
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import Bundle, open_bundle
@@ -20,18 +21,6 @@ from trtdet.engine.engine import open_engine
 from trtdet.engine.ensemble import Ensemble, open_any
 from trtdet.engine.table import Row
 from trtdet.errors import BundleError, InputError
-
-
-class ListSink:
-    """Keeps rows as they are written."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, list[np.float32] | None, str | None]] = []
-        self.failures = 0
-
-    def write(self, filename, logits, reason):
-        self.failures += logits is None
-        self.rows.append((filename, None if logits is None else list(logits), reason))
 
 
 @pytest.fixture(scope="module")

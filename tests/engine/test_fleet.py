@@ -9,10 +9,10 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.engine.ensembles import make_ensemble
+from tests.engine.list_sink import ListSink
 from tests.engine.poison import Accidents
 from trtdet.engine import fleet as module
 from trtdet.engine.backends import choose_backend
@@ -26,16 +26,6 @@ from trtdet.engine.table import Row
 from trtdet.errors import BackendError, BundleError
 
 HOW = {"batch": 2, "decode_threads": 1, "limits": Limits()}
-
-
-class ListSink:
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, list[np.float32] | None, str | None]] = []
-        self.failures = 0
-
-    def write(self, filename, logits, reason):
-        self.failures += logits is None
-        self.rows.append((filename, None if logits is None else list(logits), reason))
 
 
 def options(bundle: Path, count: int = 2, **how) -> list[WorkerOptions]:

@@ -77,7 +77,7 @@ class Rig:
         size = staging_bytes(geometry, batch, 4 << 20) if size is None else size
         self.buffer = np.full(size, 0x5A, np.uint8)
         self.staging = Staging(self.buffer, geometry, batch, temp_bytes=temp)
-        self._device = HostDevice(geometry, batch, temp)
+        self._host = HostDevice(geometry, batch, temp)
 
     def load(self, images: list[np.ndarray]) -> None:
         """One into each place, from the first on."""
@@ -86,7 +86,7 @@ class Rig:
 
     def run(self, **changes) -> np.ndarray:
         """What the kernels give: uint8 [batch * views, H, W, 3]."""
-        return self._device.run(self.buffer, replace(self.staging.seal(), **changes))
+        return self._host.run(self.buffer, replace(self.staging.seal(), **changes))
 
     @property
     def images(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trtdet.commands.gpu_options import bench_gpu_options, make_gpu_options, say
+from trtdet.commands.gpu_options import backend_option, bench_gpu_options, make_gpu_options, say
 from trtdet.errors import InputError
 
 _DRAWN = 64  # images, of 200 to 640 pixels to a side
@@ -31,13 +31,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 @click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "tensorrt", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs the network.",
-)
+@backend_option
 @click.option(
     "--images",
     metavar="FOLDER_OR_CSV",

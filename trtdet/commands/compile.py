@@ -108,7 +108,7 @@ def command(
     from trtdet.build.compile import compile_bundle
     from trtdet.build.plan_settings import PlanSettings
     from trtdet.build.prepare import prepare
-    from trtdet.engine.ensemble import Ensemble, open_any
+    from trtdet.engine.ensemble import members_of, open_any
     from trtdet.engine.store import find_bundle
 
     if batch and profile:
@@ -116,7 +116,7 @@ def command(
     settings = PlanSettings(workspace, level, version_compatible, timing_cache)
     sizes = _profile(profile) if profile else batch
     opened = open_any(find_bundle(bundle))
-    members = opened.members if isinstance(opened, Ensemble) else (opened,)
+    members = members_of(opened)
     for name in parse_targets(target):
         here = partial(prepare, calibration=calibration)
         make = here if name == CURRENT else partial(compile_bundle, target=name)

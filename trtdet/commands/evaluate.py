@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtdet.commands.gpu_options import gpu_options, make_gpu_options
+from trtdet.commands.gpu_options import backend_option, gpu_options, make_gpu_options
 
 if TYPE_CHECKING:
     from trtdet.benchmarks.evaluation_report import Report
@@ -47,13 +47,7 @@ _NAMED = 5  # failures, in a message
     help="Files of a generator or source with a row of its own.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws.")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "tensorrt", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs the networks.",
-)
+@backend_option
 @click.option("--threads", type=click.IntRange(1, 256), help="Decoding threads [as many as cores].")
 @gpu_options
 def command(

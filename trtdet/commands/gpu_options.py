@@ -47,6 +47,14 @@ _PLANS = together(
     ),
 )
 
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorrt", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network. A named one runs, or the command fails with the reason.",
+)
+
 # A command hands what it gets of them to `make_gpu_options`.
 gpu_options = together(_DEVICE, _IN_FLIGHT, _PLANS)
 bench_gpu_options = together(_DEVICE, _PLANS)  # it tries numbers of streams

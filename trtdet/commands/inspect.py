@@ -29,14 +29,14 @@ def command(bundle: str | None, precision: bool, as_json: bool) -> None:
     import json
 
     from trtdet.engine.bundle import load_card
-    from trtdet.engine.ensemble import Ensemble, open_any
+    from trtdet.engine.ensemble import Ensemble, members_of, open_any
     from trtdet.engine.store import find_bundle
 
     opened = open_any(find_bundle(bundle))
     if precision:
         from trtdet.commands.precision_table import show_precision
 
-        for each in opened.members if isinstance(opened, Ensemble) else (opened,):
+        for each in members_of(opened):
             show_precision(each, as_json=as_json)
         return
     if isinstance(opened, Ensemble):

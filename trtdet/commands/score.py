@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trtdet.commands.gpu_options import gpu_options, make_gpu_options, say
+from trtdet.commands.gpu_options import backend_option, gpu_options, make_gpu_options, say
 from trtdet.commands.options import Devices, Duration
 from trtdet.errors import InputError
 
@@ -21,13 +21,7 @@ from trtdet.errors import InputError
     metavar="NAME_OR_PATH",
     help="A bundle [the store's default, else the starter in the package].",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "tensorrt", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs the network. A named one runs, or the command fails with the reason.",
-)
+@backend_option
 @click.option(
     "--batch", type=click.IntRange(1, 4096), help="Images per batch [the bundle's, or its plan's]."
 )

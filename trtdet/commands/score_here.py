@@ -11,7 +11,7 @@ from typing import Any
 
 from trtdet.commands.gpu_options import say
 from trtdet.commands.score_job import Job, run_job
-from trtdet.commands.score_report import EXIT_INTERRUPTED, Report
+from trtdet.commands.score_report import EXIT_INTERRUPTED, begin_report
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.confine import open_root
 from trtdet.engine.deadline import Deadline
@@ -19,7 +19,7 @@ from trtdet.engine.ensemble import open_any
 from trtdet.engine.gpus import open_gpus
 from trtdet.engine.runner import Runner, open_local
 from trtdet.engine.sink import check_output
-from trtdet.engine.store import find_bundle, starter_bundle
+from trtdet.engine.store import find_bundle
 from trtdet.engine.table import open_table
 
 
@@ -48,11 +48,8 @@ def score_here(request: Request) -> int:
     folder = find_bundle(request.engine)
     with open_table(request.source, sys.stdin.buffer, root=root, output=request.output) as table:
         bundle = open_any(folder)
-        report = Report(request.output, bundle.name, bundle.precision, rows=table.row_count)
-        if folder == starter_bundle():
-            report.engine += " that comes with trtdet"
-            if request.engine is None:
-                say("no engine was chosen: the starter scores (`trtdet inspect starter`)")
+        report = begin_report(request.output, request.engine, folder, bundle)
+        report.rows = table.row_count
         chosen, rejected = choose_backend(request.backend)
         for status in rejected:
             say(f"backend {status.name} is not used: {status.reason}")

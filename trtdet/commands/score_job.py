@@ -45,11 +45,6 @@ class Job:
     deadline: Deadline | None = None
     as_json: bool = False
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Of the output, one per logit."""
-        return ("logit",) if isinstance(self.bundle, Ensemble) else self.bundle.outputs
-
 
 def run_job(job: Job, report: Report) -> None:
     """Score, write, and fill in the report. Raises KeyboardInterrupt for a run that was stopped."""
@@ -74,7 +69,7 @@ def run_job(job: Job, report: Report) -> None:
     with (
         watch(job.deadline.write_at if job.deadline else None, late) as in_time,
         job.open_runner() as runner,
-        open_sink(output, job.failed_logit, job.columns) as sink,
+        open_sink(output, job.failed_logit, job.bundle.outputs) as sink,
         keep_journal(
             sink,
             output,
@@ -127,7 +122,7 @@ def write_late(job: Job, report: Report, *, known: bool) -> None:
         left.unlink(missing_ok=True)
     done = journal_rows(journal_path(path)) if known else iter(())
     report.failed = report.scored = 0
-    with open_sink(job.output, job.failed_logit, job.columns) as sink:
+    with open_sink(job.output, job.failed_logit, job.bundle.outputs) as sink:
         rows = job.table.rows()
         for result, row in zip(done, rows, strict=False):
             write_again(sink, row.filename, result)

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from trtdet.commands.gpu_options import make_gpu_options, say
+from trtdet.commands.gpu_options import make_gpu_options
 from trtdet.commands.score_job import resume_command
-from trtdet.commands.score_report import EXIT_INTERRUPTED, Report, progress
+from trtdet.commands.score_report import EXIT_INTERRUPTED, Report, begin_report, progress
 from trtdet.engine.ensemble import open_any
 from trtdet.engine.ray_cluster import connected
 from trtdet.engine.ray_job import OpenedJob, RayJob, open_ray_job
 from trtdet.engine.sink import reasons_path
-from trtdet.engine.store import find_bundle, starter_bundle
+from trtdet.engine.store import find_bundle
 from trtdet.errors import InputError
 
 
@@ -42,10 +42,7 @@ def score_on_cluster(
         raise InputError(f"{', '.join(refused)} and --ray do not go together: leave one out")
     folder = find_bundle(engine)
     bundle = open_any(folder)
-    if engine is None and folder == starter_bundle():
-        say("no engine was chosen: the starter scores (`trtdet inspect starter`)")
-    shipped = " that comes with trtdet" if folder == starter_bundle() else ""
-    report = Report(output, bundle.name + shipped, bundle.precision)
+    report = begin_report(output, engine, folder, bundle)
     job = RayJob(source, output, folder, gpu=make_gpu_options(**gpu), **options)
     with connected(address) as ray:
         opened = open_ray_job(ray, job, resume=resume)

@@ -6,9 +6,15 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
+
+from trtdet.commands.gpu_options import say
+from trtdet.engine.bundle import Bundle
+from trtdet.engine.ensemble import Ensemble
+from trtdet.engine.store import starter_bundle
 
 EXIT_DONE, EXIT_FAILED_ROWS, EXIT_INTERRUPTED = 0, 3, 130
 
@@ -62,6 +68,18 @@ class Report:
             yield f"from row {each['from_row']} on without {each['what']}"
         if self.errors:
             yield f"the reasons are in {self.errors}"
+
+
+def begin_report(
+    output: str, engine: str | None, folder: Path, bundle: Bundle | Ensemble
+) -> Report:
+    """For what `--engine` came to; where nobody chose the starter, that is said."""
+    report = Report(output, bundle.name, bundle.precision)
+    if folder == starter_bundle():
+        report.engine += " that comes with trtdet"
+        if engine is None:
+            say("no engine was chosen: the starter scores (`trtdet inspect starter`)")
+    return report
 
 
 @contextmanager

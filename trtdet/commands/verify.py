@@ -8,19 +8,13 @@ from typing import Any
 
 import click
 
-from trtdet.commands.gpu_options import gpu_options, make_gpu_options, say
+from trtdet.commands.gpu_options import backend_option, gpu_options, make_gpu_options, say
 from trtdet.errors import VerificationError
 
 
 @click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "tensorrt", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs the network.",
-)
+@backend_option
 @click.option(
     "--images",
     metavar="FOLDER_OR_CSV",
