@@ -11,6 +11,11 @@ _TITLES = {"rine": "RINE, ViT-L/14", "npr": "NPR", "nodown": "NoDown ResNet-50, 
            "ferretnet": "FerretNet-S"}  # fmt: skip
 
 
+_NETWORK = {"eager": "PyTorch eager", "torch.compile": "torch.compile",
+            "ONNX Runtime": "ONNX Runtime", "benchmark_app": "benchmark_app",
+            "trtdet network": "trtdet"}  # fmt: skip
+
+
 def peers(results: Mapping[str, Any]) -> str:
     """From files to scores: images per second, and times the paper's script."""
     record = results["peers"]
@@ -30,27 +35,47 @@ def peers(results: Mapping[str, Any]) -> str:
 def peers_network(results: Mapping[str, Any]) -> str:
     """The network alone: images per second of every peer, and of trtdet's session."""
     record = results["peers"]
-    shown = {"eager": "PyTorch eager", "torch.compile": "torch.compile",
-             "ONNX Runtime": "ONNX Runtime", "benchmark_app": "benchmark_app",
-             "trtdet network": "trtdet"}  # fmt: skip
     rows = []
     for net in record["weights"]:
         for precision in ("fp32", "int8"):
-            found = [best(record, net, "network", name, precision) for name in shown]
+            found = [best(record, net, "network", name, precision) for name in _NETWORK]
             if any(found):
                 rows.append((f"{_title(record, net)}, {precision.upper()}", *map(_rate, found)))
-    return markdown(("the network alone, images/s", *shown.values()), rows)
+    return markdown(("the network alone, images/s", *_NETWORK.values()), rows)
+
+
+def peers_batches(results: Mapping[str, Any]) -> str:
+    """Everything at the same batch: from files to scores, and the network alone."""
+    record = results["peers"]
+    rows: list[tuple[object, ...]] = []
+    for net, precision, batch in dict.fromkeys(
+        (row["net"], row["precision"], row["batch"]) for row in record["results"]
+    ):
+        paper = best(record, net, "files", "paper script", "fp32", batch)
+        ours = best(record, net, "files", "trtdet", precision, batch)
+        alone = [best(record, net, "network", name, precision, batch) for name in _NETWORK]
+        files = (_rate(paper), _rate(ours), _ratio(ours, paper))
+        rows.append((f"{_TITLES[net]}, {precision.upper()}", batch, *files, *map(_rate, alone)))
+    columns = ("images/s", "batch", "paper's script, FP32", "trtdet", "times the script",
+               *(f"alone: {name}" for name in _NETWORK.values()))  # fmt: skip
+    return markdown(columns, rows)
 
 
 def best(
-    record: Mapping[str, Any], net: str, kind: str, contender: str, precision: str
+    record: Mapping[str, Any],
+    net: str,
+    kind: str,
+    contender: str,
+    precision: str,
+    batch: int | None = None,
 ) -> Mapping[str, Any] | None:
-    """The row of the better batch; None where it did not run."""
+    """The row of this batch, or of the better one; None where it did not run."""
     rows = [
         row
         for row in record["results"]
         if (row["net"], row["kind"], row["contender"], row["precision"])
         == (net, kind, contender, precision)
+        and batch in (None, row["batch"])
         and "images_per_s" in row
     ]
     return max(rows, key=lambda row: float(row["images_per_s"]), default=None)
@@ -63,7 +88,7 @@ def _about(record: Mapping[str, Any]) -> str:
         f"On {setting(record)}; torch {versions.get('torch')}, ONNX Runtime "
         f"{versions.get('onnxruntime')}; medians of {record['rounds']} alternating rounds "
         f"of {record['seconds']:g} s, every contender in a process of its own with "
-        f"{record['threads']} threads, a peer at its better batch."
+        f"{record['threads']} threads, at the better of two batches."
     )
     return said + f" Weights are generated, not released, for {', '.join(generated)}." * bool(
         generated

@@ -32,6 +32,7 @@ TABLES: dict[str, Render] = {
     **command_tables.TABLES,
     "peers": peer_tables.peers,
     "peers-network": peer_tables.peers_network,
+    "peers-batches": peer_tables.peers_batches,
 }
 
 _PLACE = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n(?P<table>.*?)<!-- end -->", re.DOTALL)

@@ -6,8 +6,8 @@
 
 From files to scores: a DataLoader script as papers ship it, and trtdet. The network alone: PyTorch
 eager, torch.compile, ONNX Runtime, OpenVINO's benchmark_app, and trtdet's session. Every contender
-runs in a process of its own, one after the other, round after round; medians count. A peer is run
-at each of a network's batches, and its better one counts.
+runs in a process of its own, one after the other, round after round; medians count. All of them
+are run at each of a network's batches.
 
 FP32 bundles are built from the weights, INT8 bundles of the same weights are given. `--recipe`
 names networks whose weights are generated, which the record says: speed does not depend on values.
@@ -46,7 +46,6 @@ _TIMEOUT_S = 900.0  # of one contender: torch.compile takes its time
 _FILES = ("paper script", "trtdet")
 _NETWORK = ("eager", "torch.compile", "ONNX Runtime", "benchmark_app", "trtdet network")
 _IN_8_BITS = ("trtdet", "ONNX Runtime", "benchmark_app", "trtdet network")
-_OWN_BATCH = ("trtdet",)  # takes the bundle's
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,7 @@ def _entries(options: argparse.Namespace, work: Path, images: list[str]) -> Iter
                 for precision, bundle in bundles.items():
                     if precision == "int8" and contender not in _IN_8_BITS:
                         continue
-                    batches = (bundle.batch,) if contender in _OWN_BATCH else net.batches
-                    for batch in batches:
+                    for batch in net.batches:
                         made = replace(
                             task,
                             contender=contender,

@@ -77,13 +77,13 @@ def paper_script(task: Task) -> float:
 
 
 def trtdet_files(task: Task) -> float:
-    """From files to scores by trtdet, at the bundle's own batch."""
+    """From files to scores by trtdet."""
     from trtdet.benchmarks.bench_pipeline import time_whole
     from trtdet.engine.backends import choose_backend
     from trtdet.engine.engine import open_engine
 
     backend, _rejected = choose_backend("openvino")
-    with open_engine(backend, open_bundle(Path(task.bundle))) as engine:
+    with open_engine(backend, open_bundle(Path(task.bundle)), batch=task.batch) as engine:
         return time_whole(engine, task.paths, task.threads, task.seconds).images_per_s
 
 

@@ -30,7 +30,7 @@ class Net:
     model: str
     geometry: str
     transform: Transform
-    batches: tuple[int, ...]  # of the peers: the better one counts
+    batches: tuple[int, ...]  # that every contender is run at
     variant: str | None = None
 
     def load(self, weights: Path, backbone: Path | None) -> nn.Module:

@@ -13,7 +13,7 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="peers are torch modules (trtdet[build])")
 
 from tests.conftest import read_rows, run_trtdet, write_rows  # noqa: E402
-from trtdet.benchmarks.peer_tables import best, peers, peers_network  # noqa: E402
+from trtdet.benchmarks.peer_tables import best, peers, peers_batches, peers_network  # noqa: E402
 from trtdet.benchmarks.peers.contender import Task  # noqa: E402
 from trtdet.benchmarks.peers.nets import NETS  # noqa: E402
 from trtdet.benchmarks.peers.paper_script import score_files  # noqa: E402
@@ -105,7 +105,7 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_ratios_are_to_the_better_batch():
+def test_ratios_are_of_the_better_batches():
     assert best(RECORD, "npr", "files", "paper script", "fp32")["batch"] == 16
     table = peers({"peers": RECORD})
     assert "| NPR (generated weights) | 25 | 50 | 2.00 | 150 | 6.00 |" in table
@@ -113,3 +113,10 @@ def test_ratios_are_to_the_better_batch():
     alone = peers_network({"peers": RECORD})
     assert "| NPR (generated weights), FP32 | 30 | - | - | - | - |" in alone
     assert "| NPR (generated weights), INT8 | - | - | - | - | 200 |" in alone
+
+
+def test_every_batch_is_compared_with_the_same():
+    table = peers_batches({"peers": RECORD})
+    assert "| NPR, FP32 | 1 | 20 | 50 | 2.50 | 30 | - | - | - | - |" in table
+    assert "| NPR, FP32 | 16 | 25 | - | - | - | - | - | - | - |" in table
+    assert "| NPR, INT8 | 1 | 20 | 150 | 7.50 | - | - | - | - | 200 |" in table
