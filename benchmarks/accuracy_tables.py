@@ -8,6 +8,8 @@ from typing import Any
 from trtdet.benchmarks.markdown import interval, markdown
 
 _METRICS = ("AUC", "AP", "balanced accuracy")
+_BEST = "best balanced accuracy"
+_SETS = {"images": "raw files", "cup": "cup protocol", "cup-val": "cup protocol, `val`"}
 _NETWORKS = {"ferretnet": "FerretNet-S", "tiny-ladeda": "Tiny-LaDeDa (ForenSynth)"}
 _FILES = {
     ("cup", "all files"): "cup protocol, `val`",
@@ -18,17 +20,59 @@ _FOLDS = ("fold 0", "fold 1", "fold 2")
 
 
 def accuracy(results: Mapping[str, Any]) -> str:
-    """Released detectors on the files of several formats and under the cup's protocol."""
-    images, cup = results["accuracy-images"]["results"], results["accuracy-cup"]["results"]
-    rows = []
-    for engine in images:
-        (whole,) = cup[engine]
-        for group in [*images[engine], {**whole, "name": "cup protocol"}]:
-            figures = [group["metrics"][name] for name in _METRICS]
-            shown = [interval([each["value"], each["low"], each["high"]]) for each in figures]
-            files = f"{group['real']} / {group['synthetic']}"
-            rows.append((engine, group["name"], files, *shown))
-    return markdown(("engine", "files", "real / synthetic", *_METRICS), rows)
+    """Each detector on every set, and on the file formats of a set that has several."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for name, title in _SETS.items():
+        for result in results[f"accuracy-{name}"]["results"]:
+            rows = found.setdefault(result["name"], [])
+            rows.append(_measured(result["name"], title, result["overall"]))
+            rows += [
+                _measured(result["name"], f"{title}: {group['name']}", group["measured"])
+                for group in result["groups"]
+                if group["kind"] == "format" and "AUC" in group["measured"]["metrics"]
+            ]
+    columns = ("engine", "files", "real / synthetic", *_METRICS, _BEST)
+    return markdown(columns, [row for rows in found.values() for row in rows])
+
+
+def robustness(results: Mapping[str, Any]) -> str:
+    """AUC under every distortion, a column for each detector."""
+    record = results["accuracy-cup-val"]
+    found = record["results"]
+    rows = {
+        "as is" if point["level"] == "as is" else f"{family} {point['level']}": [
+            _auc(each["robustness"][family][place]) for each in found
+        ]
+        for family, points in found[0]["robustness"].items()
+        for place, point in enumerate(points)
+    }
+    columns = ("AUC", *(each["name"] for each in found))
+    return markdown(columns, [(title, *cells) for title, cells in rows.items()])
+
+
+def generators(results: Mapping[str, Any]) -> str:
+    """AUC of each generator's files against all real ones, a column for each detector."""
+    found = results["accuracy-cup-val"]["results"]
+    tables = [
+        {
+            f"{group['name']} ({group['measured']['synthetic']})": _auc(group)
+            for group in each["groups"]
+            if group["kind"] == "generator"
+        }
+        for each in found
+    ]
+    columns = ("AUC, generator (files)", *(each["name"] for each in found))
+    return markdown(columns, [(name, *(table[name] for table in tables)) for name in tables[0]])
+
+
+def _measured(engine: str, files: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    metrics = measured["metrics"]
+    figures = (interval(metrics[name]) if name in metrics else "-" for name in (*_METRICS, _BEST))
+    return (engine, files, f"{measured['real']} / {measured['synthetic']}", *figures)
+
+
+def _auc(point: Mapping[str, Any]) -> str:
+    return f"{point['measured']['metrics']['AUC'][0]:.3f}"
 
 
 def precision(results: Mapping[str, Any]) -> str:
@@ -111,6 +155,8 @@ def _by_generator(results: Mapping[str, Any], key: str, columns: tuple[str, str]
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "accuracy": accuracy,
+    "generators": generators,
+    "robustness": robustness,
     "precision": precision,
     "starter": starter,
     "starter-perturbed": starter_perturbed,

@@ -186,7 +186,7 @@ def test_a_terminal_sees_a_bar_and_a_file_does_not(small_bundle, pictures, tmp_p
     os.close(terminal)
     assert process.wait(timeout=60) == 3
     assert b"/481" in shown
-    assert b"images/s" in shown
+    assert b"rows/s" in shown
     assert b"failed" in shown
     done = run_trtdet(*arguments, check=False)
     assert "\x1b" not in done.stderr

@@ -102,7 +102,7 @@ def progress(
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TextColumn("{task.fields[rate]:.0f} rows/s"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]} failed"),
     )
