@@ -143,7 +143,8 @@ def _exact_bundle(name: str, weights: Path, backbone: Path | None, out: Path) ->
     net = NETS[name]
     if (out / RECORD).is_file():
         bundle = open_bundle(out)
-        if bundle.checkpoint.get("sha256") == sha256_file(weights):
+        files = (weights, backbone)
+        if _made_of(bundle) == tuple(each and sha256_file(each) for each in files):
             return bundle
     print(f"{name}: building", file=sys.stderr)
     request = BuildRequest(
@@ -152,8 +153,14 @@ def _exact_bundle(name: str, weights: Path, backbone: Path | None, out: Path) ->
     return build_bundle(request, on_stage=lambda line: print(f"  {line}", file=sys.stderr))
 
 
+def _made_of(bundle: Bundle) -> tuple[str | None, str | None]:
+    """The hashes of the weights, and of the tower's."""
+    files = bundle.checkpoint
+    return files.get("sha256"), files.get("backbone", {}).get("sha256")
+
+
 def _same_weights(given: Bundle, exact: Bundle) -> Bundle:
-    if given.checkpoint.get("sha256") != exact.checkpoint.get("sha256"):
+    if _made_of(given) != _made_of(exact):
         raise SystemExit(f"{given.path} was not built from {exact.checkpoint.get('file')}")
     if given.geometry != exact.geometry:
         raise SystemExit(f"{given.path} has another input ({given.geometry}) than {exact.geometry}")
