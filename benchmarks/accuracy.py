@@ -41,7 +41,7 @@ def main() -> None:
         file, _colon, split = data.partition(":")
         source = Path(file)
         images = read_images(source, split or None)
-        report = evaluate_bundles(bundles, source, images, run, split=split or None)
+        report = evaluate_bundles(bundles, source, images, run)
         folder = source if source.is_dir() else source.resolve().parent
         name = "-".join(filter(None, (folder.name, split)))
         record = json_text(report, facts) + "\n"

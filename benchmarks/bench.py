@@ -29,7 +29,7 @@ from trtdet.engine.bundle import Bundle
 from trtdet.engine.engine import open_engine
 from trtdet.engine.machine import core_count
 from trtdet.engine.tensorrt import GpuOptions
-from trtdet.errors import BackendError
+from trtdet.errors import BackendError, InputError
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -57,8 +57,13 @@ class Request:
 
 
 def run_bench(request: Request, say: Say) -> dict[str, Any]:
-    """Measure everything. Raises InputError where no image can be scored."""
+    """Measure everything. Raises InputError where no image can be scored, or a batch cannot be."""
     bundle, started = request.bundle, time.monotonic()
+    if bundle.tiling is not None and max(request.batches, default=1) > 1:
+        raise InputError(
+            f"--batches: {bundle.name} takes one image at a time at its native resolution: leave "
+            "--batches out"
+        )
     ends = started + request.seconds
     left_out: list[str] = []
     with gauges() as readings:
@@ -87,7 +92,7 @@ def run_bench(request: Request, say: Say) -> dict[str, Any]:
         "network": [asdict(each) for each in network],
         "whole": [asdict(each) for each in whole],
         "left_out": left_out,
-        **explain(alone, network, whole),
+        **explain(alone, network, whole, on_gpu=request.backend.name == TENSORRT),
         "gauges": readings,
     }
     record["work"] = _work(bundle, material, peak, network)
@@ -133,8 +138,10 @@ def _settings(request: Request) -> list[Setting]:
     elif request.backend.name == TENSORRT:
         usual = (bundle.batch,)  # another one would have to be compiled first
     batches = request.batches or tuple(sorted({*usual, bundle.batch}))
-    streams = request.streams or tuple(sorted({1, cores}, reverse=True))
-    settings = [Setting(batch, each) for batch in batches for each in streams]
+    streams = request.streams or (cores, 1)
+    if request.backend.name != TENSORRT:
+        streams = (*streams, cores)  # the pipeline's, to compare with
+    settings = [Setting(batch, each) for batch in batches for each in dict.fromkeys(streams)]
     return sorted(settings, key=lambda each: each.batch != bundle.batch)
 
 

@@ -86,7 +86,7 @@ def time_network(
             _fill_all(session, views)
         run_session(session, views, _WARM_UP * seconds, again, least=1)
         ends = run_session(session, views, (1.0 - _WARM_UP) * seconds, again, least=_LEAST)
-    return summarise(ends, setting)
+        return summarise(ends, Setting(session.batch, setting.streams))
 
 
 def run_session(

@@ -63,7 +63,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         ("images/s, from files to a table", text.rate(best["images_per_s"]),
          f"batch {best['batch']}, {best['threads']} decoding threads"),
         ("the shortest wait for the network", text.milli(quickest["p50_ms"]),
-         f"median; p99 {text.milli(quickest['p99_ms'])}; batch {quickest['batch']}"),
+         f"median; p99 {text.wait(quickest, 'p99')}; batch {quickest['batch']}"),
         ("bottleneck", bottleneck["stage"], f"{bottleneck['of_the_work']:.0%} of the work"),
         ("of what the stages allow", f"{record['share_of_ceiling']:.0%}",
          f"the ceiling is {text.rate(record['ceiling_images_per_s'])} images/s"),
@@ -128,7 +128,11 @@ def _network(record: Record) -> Element:
             f"Median, 90th and 99th percentile of the latency over the batch, with {name}.",
             batches,
             _from_zero("ms", chosen, "p99_ms"),
-            [_line(share, chosen, f"{share}_ms", batches, hue) for share, hue in _SHARES.items()],
+            [
+                _line(share, known, f"{share}_ms", batches, hue)
+                for share, hue in _SHARES.items()
+                if (known := [row for row in chosen if text.is_known(row, share)])
+            ],
         )
         for name, chosen in by_streams.items()
     ]
@@ -137,7 +141,7 @@ def _network(record: Record) -> Element:
             str(row["batch"]),
             str(row["streams"]),
             text.rate(row["images_per_s"]),
-            *(text.milli(row[f"{share}_ms"]) for share in _SHARES),
+            *(text.wait(row, share) for share in text.PERCENTILES),
             str(row["runs"]),
         ]
         for row in rows
@@ -146,7 +150,7 @@ def _network(record: Record) -> Element:
         "The network alone",
         legend([*hues.items(), *_SHARES.items()]),
         grid(rates, *waits),
-        table(("batch", "streams", "images/s", *_SHARES, "batches timed"), cells),
+        table(("batch", "streams", "images/s", *text.PERCENTILES, "batches timed"), cells),
         note="Real images in place, compilation and a fifth of the time left out; as many batches "
         "in flight as streams, so that a latency has no queue in it.",
     )

@@ -72,7 +72,11 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
         last[1] - first[1],
         _rate(first, last),
         _rate(middle, last) / _rate(first, middle),
-        {name: 1e6 * heard.seconds[name] / summary.rows for name in HOST_STAGES},
+        {
+            name: 1e6 * heard.seconds[name] / summary.rows
+            for name in HOST_STAGES
+            if name in heard.seconds
+        },
     )
 
 

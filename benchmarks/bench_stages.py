@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from trtdet.benchmarks.bench_network import Setting, open_setting
-from trtdet.engine.backends import BackendStatus
+from trtdet.engine.backends import TENSORRT, BackendStatus
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_rgb, quiet_decoders, read_image_file
 from trtdet.engine.geometry import Pixels, apply_geometry
@@ -31,6 +31,7 @@ from trtdet.errors import ImageError, InputError
 HOST_STAGES = ("decode", "geometry", "copy", "write")
 
 _ROUNDS = 3
+_MOST_BYTES = 1 << 29  # of pixels that are kept
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,24 @@ class Material:
 
 
 def read_material(paths: Sequence[Path], bundle: Bundle) -> Material:
-    """Decode what can be decoded. Raises InputError where nothing can."""
+    """Decode what can be decoded, as many as memory is for. Raises InputError where nothing can."""
     quiet_decoders()
-    kept = []
+    kept: list[tuple[Path, Rgb, Pixels]] = []
+    size = 0
     for path in paths:
         try:
             rgb = decode_rgb(read_image_file(path), max_pixels=DEFAULT_MAX_PIXELS)
-            kept.append((path, rgb, apply_geometry(bundle.geometry, rgb)))
+            views = apply_geometry(bundle.geometry, rgb)
         except ImageError as error:
             reason = f"{path}: {error}"
+            continue
+        kept.append((path, rgb, views))
+        size += rgb.nbytes + views.nbytes
+        if size > _MOST_BYTES:
+            break
     if not kept:
         raise InputError(f"none of {len(paths)} images can be scored, for instance {reason}")
-    files, rgbs, views = zip(*kept, strict=True)
-    return Material(tuple(files), tuple(rgbs), tuple(views))
+    return Material(*zip(*kept, strict=True))
 
 
 def time_stages(
@@ -84,10 +90,9 @@ def time_stages(
         apply_geometry(bundle.geometry, material.rgb[index])
 
     count, share = len(material.paths), seconds / len(HOST_STAGES)
-    found = {
-        "decode": _seconds_each(decode, count, share),
-        "geometry": _seconds_each(geometry, count, share),
-    }
+    found = {"decode": _seconds_each(decode, count, share)}
+    if backend.name != TENSORRT:  # which resizes by itself
+        found["geometry"] = _seconds_each(geometry, count, share)
     setting = Setting(bundle.batch, 1)
     with closing(open_setting(backend, bundle, setting, gpu)) as session:
 
@@ -119,16 +124,16 @@ class Heard:
 
 
 def _seconds_each(once: Callable[[int], object], count: int, seconds: float) -> float:
-    """Of one call, the median of rounds over all images, after a first over some of them."""
+    """Of one call, the median of rounds over the images, after some to warm up."""
     start = time.perf_counter()
     for index in range(min(count, 8)):
         once(index)
     guess = max((time.perf_counter() - start) / min(count, 8), 1e-8)
-    calls = max(count, int(seconds / _ROUNDS / guess))
+    calls = max(1, int(seconds / _ROUNDS / guess))
     rounds = []
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         start = time.perf_counter()
-        for index in range(calls):
+        for index in range(number * calls, (number + 1) * calls):
             once(index % count)
         rounds.append((time.perf_counter() - start) / calls)
     return median(rounds)

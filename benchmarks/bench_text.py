@@ -9,6 +9,9 @@ from trtdet.benchmarks.markdown import markdown, setting
 
 Record = Mapping[str, Any]
 
+# Percentiles of a latency, and how many batches it takes to tell one from the slowest of them.
+PERCENTILES = {"p50": 1, "p90": 10, "p99": 100}
+
 QUIET = 0.1  # of the cores: what others may take before the numbers are in doubt
 
 
@@ -102,7 +105,7 @@ def network_table(record: Record) -> str:
             each["batch"],
             each["streams"],
             f"{rate(each['images_per_s'])}/s",
-            *(milli(each[f"p{share}_ms"]) for share in (50, 90, 99)),
+            *(wait(each, name) for name in PERCENTILES),
             each["runs"],
         )
         for each in record["network"]
@@ -155,6 +158,16 @@ def prefixed(value: float) -> str:
 def micro(value: float | None) -> str:
     """Microseconds."""
     return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def wait(row: Mapping[str, Any], name: str) -> str:
+    """A percentile of a setting's latency."""
+    return milli(row[f"{name}_ms"]) if is_known(row, name) else "-"
+
+
+def is_known(row: Mapping[str, Any], name: str) -> bool:
+    """Whether enough batches were timed: the slowest of twenty is no 99th percentile."""
+    return bool(row["runs"] >= PERCENTILES[name])
 
 
 def milli(value: float) -> str:

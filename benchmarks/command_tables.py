@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trtdet.benchmarks.bench_text import QUIET, milli, rate
+from trtdet.benchmarks.bench_text import QUIET, rate, wait
 from trtdet.benchmarks.markdown import markdown
 
 
@@ -27,8 +27,8 @@ def bench(results: Mapping[str, Any]) -> str:
             rate(record["best"]["images_per_s"]),
             f"{record['share_of_ceiling']:.0%}",
             rate(fastest),
-            milli(single["p50_ms"]),
-            milli(single["p99_ms"]),
+            wait(single, "p50"),
+            wait(single, "p99"),
             f"{bottleneck['stage']} ({bottleneck['of_the_work']:.0%} of the work)",
             "not known" if share is None else f"{share:.0%}",
             _others(others),

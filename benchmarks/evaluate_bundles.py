@@ -46,7 +46,6 @@ def evaluate_bundles(
     images: Sequence[LabelledImage],
     run: Run,
     *,
-    split: str | None = None,
     on_rows: Callable[[str, int], None] = lambda _name, _count: None,
 ) -> Report:
     """Score `images`, which were read from `source`, with every bundle in turn, and measure.
@@ -62,7 +61,9 @@ def evaluate_bundles(
         for detector in _score(bundle, name, images, shown, run, partial(on_rows, name))
     ]
     data = source.name if source.is_dir() else f"{source.resolve().parent.name}/{source.name}"
-    data += f", split {split}" if split else ""
+    splits = {each.split for each in images}
+    if len(splits) == 1 and splits != {""}:
+        data += f", split {splits.pop()}"
     return make_report(data, images, shown, detectors, run.settings)
 
 
@@ -80,7 +81,11 @@ def _score(
     with open_engine(run.backend, bundle, gpu=run.gpu) as engine:
         logits, reasons = score_each(engine, paths, on_rows=on_rows, threads=run.threads)
         scored = np.flatnonzero(~np.isnan(logits).any(1))
-        check_classes([images[index] for index in scored.tolist()], f"what {name} can score")
+        what = f"what {name} can score"
+        if reasons:
+            file, reason = next(iter(reasons.items()))
+            what += f" ({len(reasons)} images it cannot, for instance {file}: {reason})"
+        check_classes([images[index] for index in scored.tolist()], what)
         curves: list[dict[str, list[Point]]] = [{} for _column in engine.columns]
         if run.robustness_images:
             subset = scored[draw_subset(labels[scored], run.robustness_images, run.settings.seed)]

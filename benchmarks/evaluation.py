@@ -60,6 +60,7 @@ from trtdet.calibration.significance import accuracy_difference, auc_difference,
 
 MISTAKES = 5  # that are named, of each class
 
+_FEWEST_COMPARED = 2  # images of each class: DeLong's test needs a variance
 _ROC_POINTS = 256
 _HISTOGRAM_BINS = (10, 40)  # at least, at most
 
@@ -91,7 +92,8 @@ def measure(
     settings: Settings,
     threshold: float | None = None,
 ) -> Measured:
-    """The metrics of images that were scored; `threshold` adds those at the best one.
+    """The metrics of images that were scored; `threshold` adds those at the one that is best on
+    all images.
 
     The intervals are the bootstrap's, and Wilson's of a class by itself; one at the best threshold
     holds it where it is.
@@ -159,7 +161,7 @@ def _result(
         MeasuredGroup(
             group.kind,
             group.name,
-            measure(labels[members], detector.logits[members], settings),
+            measure(labels[members], detector.logits[members], settings, threshold),
         )
         for group in groups
         for members in [group.members & scored]
@@ -185,11 +187,16 @@ def _result(
 
 
 def _compare(labels: Labels, detectors: Sequence[Detector], settings: Settings) -> list[Comparison]:
-    """Every pair, in the order of the detectors; corrected for being several."""
+    """Every pair, in the order of the detectors; corrected for being several.
+
+    A pair that scored fewer than two images of a class together is left out.
+    """
     found = []
     for first, second in combinations(detectors, 2):
         both = ~np.isnan(first.logits) & ~np.isnan(second.logits)
         pair = (labels[both], first.logits[both], second.logits[both])
+        if min((pair[0] == label).sum() for label in (REAL, SYNTHETIC)) < _FEWEST_COMPARED:
+            continue
         accuracy = accuracy_difference(*pair, rounds=settings.rounds, seed=settings.seed)
         found.append((first.name, second.name, int(both.sum()), auc_difference(*pair), accuracy))
     auc_holm = holm([auc.p for *_names, auc, _accuracy in found])

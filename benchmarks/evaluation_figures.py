@@ -100,6 +100,8 @@ def curves(report: Report) -> list[Element]:
             for point in points
             if metric in point.measured.metrics
         ]
+        if not found:  # the images of one class cannot be distorted, at any level
+            continue
         low, high = min(each.low for each in found), max(each.high for each in found)
         y = linear_axis(metric, max(0.0, low - 0.02), min(1.0, high + 0.02))
         charts += [_curve(report, family.name, family.unit, metric, y) for family in FAMILIES]

@@ -93,7 +93,7 @@ def comparisons(report: Report) -> Element:
         "Differences",
         page.table([*columns, "difference in AUC"], rows, drawings=1),
         note="On the images that both scored. AUC: DeLong's test. Balanced accuracy at logit 0: "
-        "the interval is a paired bootstrap's, p McNemar's exact test. Both p are Holm's, "
+        "the interval is a paired bootstrap's, p an exact paired test's. Both p are Holm's, "
         f"corrected for {len(report.comparisons)} comparisons.",
     )
 

@@ -13,6 +13,8 @@ from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
 
 GENERATOR, SOURCE, FORMAT = "generator", "source", "format"
 
+_SAME = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff"}  # suffixes of one format
+
 SMALLEST = 10  # files of a source, synthetic ones of a generator, that gets a line of its own
 
 
@@ -68,14 +70,15 @@ def by_format(images: Sequence[LabelledImage]) -> dict[str, NDArray[np.bool_]]:
     all real ones, and the files of each alone, where both classes have it.
     """
     labels = np.array([each.label for each in images])
-    formats = np.array([each.path.suffix.lower() for each in images])
+    suffixes = [each.path.suffix.lower().removeprefix(".") for each in images]
+    formats = np.array([_SAME.get(suffix, suffix) for suffix in suffixes])
     groups = {}
     if len(set(formats)) > 1:
-        for suffix in sorted(set(formats[labels == SYNTHETIC])):
-            alike = formats == suffix
-            groups[f"{suffix[1:]} synthetic, all real"] = (labels == REAL) | alike
+        for name in sorted(set(formats[labels == SYNTHETIC])):
+            alike = formats == name
+            groups[f"{name} synthetic, all real"] = (labels == REAL) | alike
             if (labels[alike] == REAL).any():
-                groups[f"{suffix[1:]} alone"] = alike
+                groups[f"{name} alone"] = alike
     return groups
 
 

@@ -42,6 +42,17 @@ def _version(tool: str) -> str | None:
 
 def _commit() -> str | None:
     """The checkout's commit, marked when files were changed; nothing for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.stdout.strip() or None
+    package = Path(trtdet.__file__).parent.parent  # a checkout's top, or site-packages
+    top = _git("-C", str(package), "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != package.resolve():
+        return None
+    return _git("-C", str(package), "describe", "--always", "--dirty") or None
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -18,12 +18,14 @@ from trtdet.engine.engine import Engine, open_engine
 from trtdet.engine.ensemble import Ensemble, members_of
 from trtdet.engine.machine import core_count
 from trtdet.engine.tensorrt import GpuOptions
+from trtdet.errors import BackendError, DriftError, InputError
 
 LISTED = 5  # rows that a check names
 
 _ODD_BATCH = 7  # divides few numbers of images, so that the last batch is padded
 
 Found = list[bytes | None]  # the logits' bytes of each image; None: no score
+Results = dict[str, Found | str]  # of each way; in words: the engine did not open so
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def other_sessions(
     bundle: Bundle | Ensemble,
     pictures: Sequence[Path],
     gpu: GpuOptions | None,
-) -> dict[str, Found]:
+) -> Results:
     """The images once more with other batches, slots and streams."""
     settings: list[tuple[str, dict[str, Any]]]
     if backend.name == TENSORRT:
@@ -60,52 +62,62 @@ def other_sessions(
             ("batches of 1, 1 slot, 1 stream", {"batch": 1, "slots": 1, "streams": 1}),
             (f"batches of {_ODD_BATCH}", {"batch": _ODD_BATCH}),
         ]
-    results: dict[str, Found] = {}
+    results: Results = {}
     for number, (name, options) in enumerate(settings):
         threads = 4 * core_count()
         way = Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
-        with open_engine(backend, bundle, **{"gpu": gpu, **options}) as engine:
-            results |= run_ways(engine, pictures, (way,))
+        try:
+            with open_engine(backend, bundle, **{"gpu": gpu, **options}) as engine:
+                results |= run_ways(engine, pictures, (way,))
+        except (DriftError, BackendError) as error:
+            results[way.name] = str(error)
     return results
 
 
-def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> dict[str, Found]:
-    """Of each way, the logits' bytes per image in the order of the list; None: no score."""
-    results: dict[str, Found] = {}
+def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> Results:
+    """Of each way, the logits' bytes per image in the order of the list; None: no score.
+
+    Raises InputError where no image has one.
+    """
+    results: Results = {}
     for way in ways:
         order = list(range(len(pictures)))
         if way.shuffled:
             random.Random(way.shuffled).shuffle(order)
         paths = [pictures[each] for each in order]
-        logits, _reasons = score_each(engine, paths, threads=way.threads)
+        logits, reasons = score_each(engine, paths, threads=way.threads)
         found: Found = [None] * len(pictures)
         for each, scores in zip(order, logits, strict=True):
             found[each] = None if np.isnan(scores).any() else scores.tobytes()
+        if found.count(None) == len(found):
+            file, reason = next(iter(reasons.items()), ("", "they are none"))
+            raise InputError(
+                f"none of {len(pictures)} images can be scored, for instance {file}: {reason}"
+            )
         results[way.name] = found
     return results
 
 
-def check_bits(pictures: Sequence[Path], results: dict[str, Found]) -> Check:
-    """Each way's logits, as bytes per image, against those of the first."""
-    (first, expected), *others = results.items()
+def check_bits(pictures: Sequence[Path], first: str, results: Results) -> Check:
+    """Each way's logits, as bytes per image, against those of the way called `first`."""
+    expected = results[first]
+    assert not isinstance(expected, str)  # it is the session of the probes, which opened
+    others = {name: found for name, found in results.items() if name != first}
     scored = sum(each is not None for each in expected)
-    differing = {
-        name: [index for index, each in enumerate(found) if each != expected[index]]
-        for name, found in others
-    }
-    values = {
-        "images": len(expected), "scored": scored, "ways": list(results),
-        "differing": {name: [str(pictures[each]) for each in rows]
-                      for name, rows in differing.items() if rows},
-    }  # fmt: skip
-    if not scored:
-        return Check("same bits", None, "none of the images can be scored", values)
-    wrong = [
-        f"{name}: {len(rows)} differ, {', '.join(_named(pictures, rows, expected, results[name]))}"
-        for name, rows in differing.items()
-        if rows
-    ]
-    ways = f"{scored} images {first}; {'; '.join(differing)}"
+    values: dict[str, Any] = {"images": len(expected), "scored": scored, "ways": list(results)}
+    differing: dict[str, list[str]] = {}
+    wrong = []
+    for name, found in others.items():
+        if isinstance(found, str):
+            wrong.append(f"{name}: {found}")
+            continue
+        rows = [index for index, each in enumerate(found) if each != expected[index]]
+        if rows:
+            differing[name] = [str(pictures[each]) for each in rows]
+            named = ", ".join(_named(pictures, rows, expected, found))
+            wrong.append(f"{name}: {len(rows)} differ, {named}")
+    values["differing"] = differing
+    ways = f"{scored} images {first}; {'; '.join(others)}"
     return Check("same bits", not wrong, "; ".join(wrong) or f"{ways}: the same bits", values)
 
 

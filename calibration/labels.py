@@ -36,9 +36,10 @@ class LabelledImage:
     image: str = ""  # files of one picture share it; the file's own name where the CSV has none
 
 
-def read_labels(path: Path) -> list[LabelledImage]:
+def read_labels(path: Path, *, some_missing: bool = False) -> list[LabelledImage]:
     """Every row of the CSV, each checked; file names are relative to the CSV's folder or absolute.
 
+    `some_missing`: files that are not there are left to whoever reads them, unless none is.
     Raises InputError, with the lines, for a missing column, a label that is neither 0 nor 1, a file
     that is not there, and a CSV that has images of one class only.
     """
@@ -60,7 +61,7 @@ def read_labels(path: Path) -> list[LabelledImage]:
         raise InputError(f"{path} is not a well-formed CSV: {error}") from error
     _check_labels(path, lines)
     images = [_labelled(path.parent, row) for _line, row in lines]
-    _check_files(path, images)
+    _check_files(path, images, some_missing)
     check_classes(images, str(path))
     return images
 
@@ -121,7 +122,7 @@ def _labelled(folder: Path, row: dict[str, str]) -> LabelledImage:
         split=(row.get("split") or "").strip().lower(),
         source=row.get("source") or "",
         generator=row.get("generator") or "",
-        part=(row.get("part") or "").strip(),
+        part=(row.get("part") or "").strip().removesuffix(".0"),  # pandas, where one is missing
         image=row.get("image") or name,
     )
 
@@ -146,9 +147,9 @@ def _check_labels(path: Path, lines: list[tuple[int, dict[str, str]]]) -> None:
         )
 
 
-def _check_files(path: Path, images: Sequence[LabelledImage]) -> None:
+def _check_files(path: Path, images: Sequence[LabelledImage], some_missing: bool) -> None:
     missing = [str(each.path) for each in images if not each.path.is_file()]
-    if missing:
+    if len(missing) == len(images) or (missing and not some_missing):
         raise InputError(
             f"{len(missing)} of {len(images)} files that {path} lists are not there: "
             f"{', '.join(missing[:_LISTED])}. Names are relative to the CSV's folder"

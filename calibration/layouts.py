@@ -32,24 +32,28 @@ CLASS_FOLDERS = {
     "real": REAL, "fake": SYNTHETIC,
 }  # fmt: skip
 
-_SPLITS = {"train": TRAIN, "val": VAL, "test": "test"}
+TEST = "test"
+_SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
 def read_images(source: Path, split: str | None = None) -> list[LabelledImage]:
     """The labelled images of a CSV or of a tree, sorted in a tree; of `split` where it is given.
 
     In a tree the first folder names the generator, of real images, too: those it is compared with.
-    Without a `split`, a tree that has both `train` and `val` gives `val`, as GenImage is evaluated.
-    Raises InputError where there are no images of both classes, and as `read_labels` does.
+    Without a `split`, a tree that has `train` gives its `test`, or else its `val`, as GenImage is
+    evaluated. Raises InputError where there are no images of both classes, and as `read_labels`
+    does; but files of a CSV that are not there are left to whoever reads them, unless none is.
     """
     if not source.is_dir():
-        images = read_labels(source)
+        images = read_labels(source, some_missing=True)
     else:
         images = _walk(source)
-        if split is None and {TRAIN, VAL} <= {each.split for each in images}:
-            split = VAL
+        splits = {each.split for each in images}
+        if split is None and TRAIN in splits:
+            split = next((name for name in (TEST, VAL) if name in splits), None)
     if split is None:
         return images
+    split = split.strip().lower()
     chosen = [each for each in images if each.split == split]
     if not chosen:
         known = ", ".join(sorted({each.split for each in images} - {""})) or "no splits"

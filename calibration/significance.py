@@ -47,30 +47,49 @@ def accuracy_difference(
 ) -> Difference:
     """Balanced accuracy at logit > 0 of `first` minus that of `second`, of the same images.
 
-    The interval is a paired bootstrap's within each class; p is McNemar's exact test, which asks
-    whether the images that one alone gets right are split evenly between the two.
+    The interval is a paired bootstrap's within each class; p is `swap_test`'s. Needs an image of
+    each class.
     """
     rng = np.random.default_rng(seed)
     truth = labels == 1
     right = [(scores > 0) == truth for scores in (first, second)]
     gained = right[0].astype(int) - right[1].astype(int)  # -1, 0 or 1 for each image
     value, drawn = 0.0, np.zeros(rounds)
+    classes = []
     for label in (0, 1):
         each = gained[labels == label]
         shares = [float((each == gain).mean()) for gain in (-1, 0, 1)]
         value += (shares[2] - shares[0]) / 2.0
         counts = rng.multinomial(len(each), shares, rounds)
         drawn += (counts[:, 2] - counts[:, 0]) / len(each) / 2.0
-    alone = (int((gained > 0).sum()), int((gained < 0).sum()))
-    return Difference(interval(value, drawn), mcnemar(*alone))
+        classes.append((len(each), int((each > 0).sum()), int((each < 0).sum())))
+    return Difference(interval(value, drawn), swap_test(*classes))
 
 
-def mcnemar(first_alone: int, second_alone: int) -> float:
-    """Two-sided exact p for so many images that the first, and the second, alone gets right."""
-    total = first_alone + second_alone
-    tail = sum(math.comb(total, k) for k in range(min(first_alone, second_alone) + 1))
-    # Whole numbers to the end: 2**total is beyond a float from 1,024 images on.
-    return min(1.0, 2 * tail / (1 << total))
+def swap_test(real: tuple[int, int, int], synthetic: tuple[int, int, int]) -> float:
+    """Two-sided exact p of a difference in balanced accuracy.
+
+    Of each class: its images, those that the first alone gets right, and those that the second
+    alone gets right. Where the two are of the same worth, each of the latter images could as well
+    have been the other's; p is how often such swaps give as large a difference. With classes of
+    one size it is McNemar's exact test.
+    """
+    (n, n_first, n_second), (m, m_first, m_second) = real, synthetic
+    n_alone, m_alone = n_first + n_second, m_first + m_second
+    # 2 n m times the difference, in whole numbers, so that ties are ties.
+    observed = abs(m * (n_first - n_second) + n * (m_first - m_second))
+    of_real = m * (2 * np.arange(n_alone + 1) - n_alone)
+    # How many of the synthetic ones the first must get for the sum to reach `observed`.
+    least = -((of_real - observed - n * m_alone) // (2 * n))
+    upper = np.append(np.cumsum(_even_chances(m_alone)[::-1])[::-1], 0.0)
+    tail = float(_even_chances(n_alone) @ upper[np.clip(least, 0, m_alone + 1)])
+    return 1.0 if observed == 0 else min(1.0, 2.0 * tail)  # the other tail is its mirror image
+
+
+def _even_chances(count: int) -> NDArray[np.float64]:
+    """The chance of each number of heads, 0 to `count`."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    return np.asarray(np.exp(logs[-1] - logs - logs[::-1] - count * math.log(2.0)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click import ClickException
+from click.testing import CliRunner
 from PIL import Image
+
+from trtdet.cli import cli
+from trtdet.errors import TrtdetError
 
 # A process of `pytest -n` has one core: threads of torch's own would only be in everybody's way.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -48,6 +53,14 @@ def run_trtdet(*arguments: str | Path, check: bool = True, **options):
     if check and done.returncode != 0:
         pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def refusal(*arguments: str | Path) -> str:
+    """What wrong input is answered with, in this process: another one would load torch again."""
+    result = CliRunner().invoke(cli, list(map(str, arguments)), standalone_mode=False)
+    assert isinstance(result.exception, (TrtdetError, ClickException, OSError)), result.output
+    assert getattr(result.exception, "exit_code", 2) == 2
+    return str(getattr(result.exception, "message", result.exception))
 
 
 def write_rows(path: Path, names: Iterable[str], header: str = "filename") -> Path:

@@ -50,11 +50,9 @@ RESIZED = [
     Golden("npr", "npr_synth", "resize256_nocrop"),
     Golden("local-grad", "npr_localgrad_synth", "resize256_nocrop"),
 ]
-LATER = [
+OTHERS = [
     Golden("npr", "npr_synth", "resize256_crop224", options=("--geometry", "stretch-256-crop-224")),
     Golden("local-grad", "npr_localgrad_synth", "native", options=("--geometry", "native")),
-]
-NATIVE = [
     Golden("ferretnet-s", "ferretnet_s_real", "logit_native", FERRETNET,
            options=("--geometry", "native")),
     # In tiles: images have 128 to 512 pixels a side.
@@ -67,9 +65,6 @@ NODOWN = [
     Golden("corvi", "res50nodown_synth_native", "dense_map_mean", options=("--variant", "latent")),
     Golden("imaginet", "imaginet_synth_native", "logit"),
 ]
-
-# 128x128 and 178x218; a NoDown network takes 5 seconds for 256x256.
-SMALLEST = ("npr_fork_began_real_000001_crop.png", "npr_fork_custom_real_000004.jpg")
 
 VIT_L14, VIT_B32 = "keys_clip_vitl14_visual.txt", "keys_clip_vitb32_visual.txt"
 
@@ -164,20 +159,12 @@ def test_build_then_score_gives_the_golden_logits(shared, golden, tmp_path, case
     assert all(Path(plan).stat().st_size > 10_000 for plan in plans)
 
 
-@pytest.mark.parametrize(
-    "case", [*NATIVE, *(pytest.param(case, marks=pytest.mark.full) for case in LATER)], ids=str
-)
+@pytest.mark.full
+@pytest.mark.parametrize("case", OTHERS, ids=str)
 def test_other_geometries(shared, golden, tmp_path, case: Golden):
     build(case, shared, tmp_path)
     expected = column(golden, case)
     assert_golden(scored(shared, list(expected), tmp_path)[:, 0], expected, case.tolerance)
-
-
-@pytest.mark.parametrize("case", [NODOWN[-1]], ids=lambda case: case.model)
-def test_the_smallest_images_through_the_nodown_networks(shared, golden, folder, case: Golden):
-    build(case, shared, folder)
-    expected = {name: column(golden, case)[name] for name in SMALLEST}
-    assert_golden(scored(shared, list(expected), folder)[:, 0], expected, case.tolerance)
 
 
 @pytest.mark.full

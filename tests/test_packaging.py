@@ -84,6 +84,7 @@ def test_the_wheel_owns_one_name_and_is_typed(wheel: Path):
     assert any(name.endswith("LICENSE") for name in names)
 
 
+@pytest.mark.full
 def test_the_main_job_from_the_installed_wheel(wheel, tmp_path, pictures, synthetic_weights):
     """Build, compile and score, with the wheel alone: the checkout is nowhere on the path."""
     python = new_environment(sys.executable, tmp_path / "env")

@@ -102,7 +102,7 @@ def compiled(task: Task) -> float:
 
 def onnxruntime(task: Task) -> float:
     """The bundle's graph in ONNX Runtime: all threads on a batch, or a batch on every thread."""
-    import onnxruntime as ort  # type: ignore[import-not-found]
+    import onnxruntime as ort
 
     graph = str(open_bundle(Path(task.bundle)).graph)
     feed = {INPUT_NAME: _inputs(task)}

@@ -18,13 +18,14 @@ from trtdet.benchmarks.bench_explain import explain
 from trtdet.benchmarks.bench_network import NetworkRate, Setting, summarise, time_network
 from trtdet.benchmarks.bench_page import bench_page
 from trtdet.benchmarks.bench_pipeline import WholeRate
-from trtdet.benchmarks.bench_text import as_markdown, doubts, prefixed
+from trtdet.benchmarks.bench_text import PERCENTILES, as_markdown, doubts, prefixed, wait
 from trtdet.benchmarks.cpu_peak import measure_peak
 from trtdet.benchmarks.work import work_of
 from trtdet.engine import openvino
 from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import open_bundle
 from trtdet.engine.machine import EIGHT_BIT, core_count, read_machine
+from trtdet.errors import InputError
 
 STAGES = ["decode", "geometry", "copy", "compute", "write"]
 
@@ -67,6 +68,30 @@ def test_busy_adds_up_and_names_the_bottleneck():
     assert found["bottleneck"]["stage"] == "compute"
 
 
+def test_beside_a_gpu_the_fuller_of_the_two_is_the_limit():
+    alone = {"decode": 0.01, "copy": 0.001, "write": 0.001}
+    network = [NetworkRate(1, 1, 9, 400.0, 1, 1, 1, 1)]
+    for decode, stage in ((0.001, "compute"), (0.1, "decode")):
+        alone["decode"] = decode
+        rate = min(390.0, 0.9 * core_count() / sum(alone.values()))
+        found = explain(alone, network, [WholeRate(1, 1, 9, rate, 1.0, {})], on_gpu=True)
+        assert found["bottleneck"]["stage"] == stage
+        assert 0.5 < found["share_of_ceiling"] <= 1.0
+        assert "geometry" not in found["stages"]
+        assert found["stages"]["decode"]["in_pipeline_us"] is None
+
+
+def test_a_percentile_needs_its_batches():
+    row = {"runs": 99, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0}
+    assert [wait(row, name) for name in PERCENTILES] == ["1 ms", "2 ms", "-"]
+
+
+def test_what_is_kept_in_memory_is_bounded(small_bundle, pictures, monkeypatch):
+    bundle = open_bundle(small_bundle)
+    monkeypatch.setattr(bench_stages, "_MOST_BYTES", 1)
+    assert bench_stages.read_material(pictures, bundle).paths == (pictures[0],)
+
+
 def test_a_record_is_whole_and_in_proportion(record):
     json.dumps(record)
     assert list(record["stages"]) == STAGES
@@ -107,7 +132,10 @@ def test_a_stage_that_was_made_slow_is_the_bottleneck(small_bundle, pictures, mo
 def test_native_resolution_is_measured_image_by_image(built, small_pictures):
     folder = built("npr", "progan-4class", geometry="native", name="native")
     found = quick(folder, small_pictures)
-    assert [each["batch"] for each in found["network"]] == [1]
+    assert {each["batch"] for each in found["network"]} == {1}
+    request = Request(open_bundle(folder), choose_backend("openvino")[0], [], False, 1.0, (1, 4))
+    with pytest.raises(InputError, match="takes one image at a time"):
+        run_bench(request, say=lambda _line: None)
     bundle = open_bundle(folder)
     assert work_of(bundle, 2.0) == pytest.approx(2 * work_of(bundle, 1.0), rel=1e-6)
 

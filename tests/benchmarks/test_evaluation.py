@@ -99,7 +99,10 @@ def test_groups_are_measured_each(report, images, detectors):
     generator = np.array([each.generator for each in images])
     kept = ~np.isnan(detectors[0].logits) & ((labels == 0) | (generator == "GAN"))
     (group,) = [each for each in good.groups if each.name == "GAN"]
-    assert group.measured.metrics[AUC].value == roc_auc(labels[kept], detectors[0].logits[kept])
+    pair = (labels[kept], detectors[0].logits[kept])
+    assert group.measured.metrics[AUC].value == roc_auc(*pair)
+    moved = balanced_accuracy(pair[0], pair[1] - good.threshold)  # the threshold of all images
+    assert group.measured.metrics[BEST_BALANCED].value == moved
     assert [each.name for each in good.groups if each.kind == "source"] == [
         f"source {number} {HOSTILE}" for number in range(3)
     ]
@@ -132,6 +135,15 @@ def test_pairs_are_compared_on_what_both_scored(report):
     difference = good.overall.metrics[AUC].value - bad.overall.metrics[AUC].value
     assert pair.auc.value.value == pytest.approx(difference)
     assert pair.auc_holm == pair.auc.p < 0.01
+
+
+def test_a_pair_with_one_image_of_a_class_is_not_compared(images):
+    few = [each for each in images if each.label] + [each for each in images if not each.label][:1]
+    pair = [Detector(name, "", "", np.linspace(-1, 1, len(few)), {}, {}) for name in "ab"]
+    report = make_report("few", few, [each.path.name for each in few], pair, SETTINGS)
+    assert report.comparisons == []
+    json.loads(json_text(report, {}), parse_constant=pytest.fail)
+    assert "<h1>" in evaluation_page(report, describe_run())
 
 
 def test_the_worst_mistakes_are_named(report, images, detectors):

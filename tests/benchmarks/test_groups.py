@@ -47,6 +47,14 @@ def test_one_rare_generator_keeps_its_name():
     assert list(by_generator(images, smallest=2)) == ["A", "B"]
 
 
+def test_a_format_has_several_suffixes():
+    images = [image("a.JPEG", 0), image("b.jpg", 1), image("c.tif", 0), image("d.tiff", 1)]
+    assert members(by_format(images), images) == {
+        "jpg synthetic, all real": "a b c", "jpg alone": "a b",
+        "tiff synthetic, all real": "a c d", "tiff alone": "c d",
+    }  # fmt: skip
+
+
 def test_sources_are_taken_as_they_are():
     images = [
         image("a", 0, source="S"), image("b", 0, source="S"), image("c", 1, source="T"),

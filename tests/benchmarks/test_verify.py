@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trtdet.benchmarks import verify as module
+from trtdet.benchmarks import verify_bits
 from trtdet.benchmarks.pictures import given_pictures, mixed_pictures
 from trtdet.benchmarks.verify import Request, check_decoders, check_gate, verify
 from trtdet.benchmarks.verify_bits import check_bits
@@ -18,7 +19,7 @@ from trtdet.engine.backends import choose_backend
 from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.openvino import OpenVinoSession
-from trtdet.errors import InputError
+from trtdet.errors import DriftError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,36 @@ def test_a_score_that_depends_on_its_place_in_the_batch_is_found(small_bundle, m
 
 def test_scores_that_differ_are_named_with_both_values():
     one, other = np.float32([1.5]).tobytes(), np.float32([-2]).tobytes()
-    check = check_bits([Path("a.jpg"), Path("b.jpg")], {"once": [one, None], "twice": [one, other]})
+    pictures = [Path("a.jpg"), Path("b.jpg")]
+    check = check_bits(pictures, "once", {"once": [one, None], "twice": [one, other]})
     assert check.passed is False
     assert check.found == "twice: 1 differ, b.jpg (no score, -2.0)"
-    assert check_bits([Path("a.jpg")], {"once": [None], "twice": [None]}).passed is None
+    check = check_bits(pictures, "once", {"once": [one, None], "twice": "it drifts"})
+    assert check.passed is False
+    assert check.found == "twice: it drifts"
+
+
+def test_an_engine_that_opens_in_one_batch_alone_has_a_certificate(
+    small_bundle, mixed, monkeypatch
+):
+    sound = verify_bits.open_engine
+
+    def unsound(backend, bundle, **options):
+        if options.get("batch") == 7:
+            raise DriftError("the logits drift in batches of 7")
+        return sound(backend, bundle, **options)
+
+    monkeypatch.setattr(verify_bits, "open_engine", unsound)
+    certificate = verified(small_bundle, mixed)
+    assert certificate.failed == ["same bits"]
+    assert found(certificate)["same bits"].found.endswith("the logits drift in batches of 7")
+
+
+def test_images_that_are_none_verify_nothing(small_bundle, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"none of 1 images can be scored, for .*broken\.jpg: "):
+        verified(small_bundle, [broken])
 
 
 def test_pixels_that_are_not_pillows_are_named(mixed, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import read_rows, run_trtdet, write_rows
+from tests.conftest import read_rows, refusal, run_trtdet, write_rows
 
 torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
 
@@ -191,10 +191,16 @@ def test_building_says_what_it_does_and_sets_the_default(weights):
     ],
 )  # fmt: skip
 def test_wrong_options_are_one_clear_line(arguments, message):
-    done = run_trtdet("build", *arguments, check=False)
+    said = refusal("build", *arguments)
+    assert message in said
+    assert "\n" not in said
+
+
+def test_a_wrong_option_is_said_without_a_traceback():
+    done = run_trtdet("build", "--model", "nrp", "--weights", "x.pth", check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert message in done.stderr.splitlines()[-1]
+    assert "Did you mean npr" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

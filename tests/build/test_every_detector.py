@@ -134,7 +134,7 @@ def further_geometries() -> list:
     for spec in detectors().values():
         for name, geometry in list(spec.geometries.items())[1:]:
             heavy = spec.reach is not None and spec.geometry.height is None
-            same = spec.name == "local-grad" and geometry in of_npr
+            same = spec.name == "ferretnet-b" or (spec.name == "local-grad" and geometry in of_npr)
             marks = [pytest.mark.full] if heavy or same else []
             cases.append(pytest.param(spec, name, id=f"{spec.name} {name}", marks=marks))
     return cases

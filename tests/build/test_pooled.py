@@ -217,7 +217,7 @@ HEAVY = pytest.mark.full
 REAL = [
     pytest.param("npr", "native", 136, (300, 262), id="npr"),
     pytest.param("local-grad", "native", 136, (301, 263), id="local-grad"),
-    pytest.param("aligned", None, 136, (190, 150), id="aligned"),
+    pytest.param("aligned", None, 136, (190, 150), id="aligned", marks=HEAVY),
     pytest.param("imaginet", None, 136, (80, 144), id="imaginet"),
     pytest.param("corvi", None, 136, (190, 150), id="corvi", marks=HEAVY),
     pytest.param("gan-nodown", None, 136, (190, 150), id="gan-nodown", marks=HEAVY),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import read_rows, run_trtdet, write_rows
+from tests.conftest import read_rows, refusal, run_trtdet, write_rows
 from trtdet.build.checkpoint import load_into, load_state_dict
 from trtdet.build.detectors.registry import detectors, find_detector, find_variant
 from trtdet.build.train import TrainSettings, readable, train
@@ -178,10 +178,6 @@ def test_the_command_refuses_before_it_trains(labels, tmp_path):
         ((*base, out, "--crop", 33), "is odd"),
         (("train", labels, "--model", "nothing", "--out", out), "no detector called"),
     ):
-        done = run_trtdet(*arguments, check=False)
-        assert done.returncode == 2
-        assert message in done.stderr
+        assert message in refusal(*arguments)
     state.touch()
-    done = run_trtdet(*base, out, check=False)
-    assert done.returncode == 2
-    assert "--resume" in done.stderr
+    assert "--resume" in refusal(*base, out)

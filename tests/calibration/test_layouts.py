@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def test_genimage_gives_its_validation_part_unless_told(tmp_path):
     }  # fmt: skip
 
 
+def test_training_images_are_left_out_wherever_there_are_others(tmp_path):
+    make(tmp_path, [f"{part}/{each}/1.png" for part in ("train", "val", "test")
+                    for each in ("0_real", "1_fake")])  # fmt: skip
+    assert {each.split for each in read_images(tmp_path)} == {"test"}
+    assert {each.split for each in read_images(tmp_path, " Val ")} == {"val"}
+    shutil.rmtree(tmp_path / "val")
+    assert {each.split for each in read_images(tmp_path)} == {"test"}
+    shutil.rmtree(tmp_path / "test")
+    assert {each.split for each in read_images(tmp_path)} == {"train"}
+
+
 def test_one_generators_folder_has_its_own_name(tmp_path):
     images = read_images(make(tmp_path / "sdxl", ("0_real/1.png", "1_fake/1.png")))
     assert summary(images) == {("sdxl", 0): 1, ("sdxl", 1): 1}
@@ -89,9 +101,10 @@ def test_a_csv_is_read_with_its_parts_and_splits(tmp_path):
     make(tmp_path, ("a.png", "b.png", "c.png"))
     table = tmp_path / "labels.csv"
     table.write_text(
-        "filename,label,generator,split,part\na.png,0,,val, 1\nb.png,1,G,val,2\nc.png,1,G,train,2\n"
+        "filename,label,generator,split,part\n"
+        "a.png,0,,val, 1\nb.png,1,G,val,2.0\nc.png,1,G,Train,2\nnone.png,1,G,train,\n"
     )
-    assert [each.part for each in read_images(table)] == ["1", "2", "2"]
+    assert [each.part for each in read_images(table)] == ["1", "2", "2", ""]
     assert [each.path.name for each in read_images(table, "val")] == ["a.png", "b.png"]
 
 
@@ -111,3 +124,10 @@ def test_a_csv_is_read_with_its_parts_and_splits(tmp_path):
 def test_what_is_missing_is_told(tmp_path, names, split, message):
     with pytest.raises(InputError, match=message):
         read_images(make(tmp_path, names), split)
+
+
+def test_a_table_of_nothing_but_missing_files_is_refused(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("filename,label\na.png,0\nb.png,1\n")
+    with pytest.raises(InputError, match=r"2 of 2 files that .* are not there"):
+        read_images(table)

@@ -1,15 +1,16 @@
-"""DeLong's test against its definition, McNemar's and Holm's against worked cases."""
+"""DeLong's test against its definition, swaps against all of them, Holm's in a worked case."""
 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from trtdet.calibration.metrics import balanced_accuracy, roc_auc
-from trtdet.calibration.significance import accuracy_difference, auc_difference, holm, mcnemar
+from trtdet.calibration.significance import accuracy_difference, auc_difference, holm, swap_test
 
 
 def draw(seed: int, count: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,17 +88,42 @@ def test_the_difference_in_balanced_accuracy_is_that_of_the_two():
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(5, 5), (0, 6), (1, 9), (59, 6), (2600, 2400), (5000, 0)]
+    ("first", "second"), [(5, 5), (0, 6), (1, 9), (59, 6), (2600, 2400), (5000, 0), (0, 0)]
 )
-def test_mcnemar_is_the_exact_binomial_test(first, second):
-    expected = binomtest(first, first + second).pvalue
-    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar(second, first) == mcnemar(first, second)
+def test_with_classes_of_one_size_it_is_mcnemars_test(first, second):
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    for moved in (0, first // 3, first):  # whichever class they are of
+        classes = (9000, moved, second // 2), (9000, first - moved, second - second // 2)
+        assert swap_test(*classes) == pytest.approx(expected, rel=1e-9)
+        swapped = [(size, loses, wins) for size, wins, loses in classes]
+        assert swap_test(*swapped) == swap_test(*classes)
 
 
-def test_mcnemar_of_a_worked_case():
-    assert mcnemar(1, 9) == 2 * (1 + 10) / 1024
-    assert mcnemar(0, 0) == 1.0
+@pytest.mark.parametrize("seed", range(30))
+def test_it_is_the_share_of_all_swaps_that_differ_as_much(seed):
+    rng = np.random.default_rng(seed)
+    real, synthetic = (
+        (int(rng.integers(6, 9)), *map(int, rng.integers(0, 4, 2))) for _class in range(2)
+    )
+    gains = [1.0] * real[1] + [-1.0] * real[2], [1.0] * synthetic[1] + [-1.0] * synthetic[2]
+
+    def difference(signs) -> float:
+        parts = signs[: len(gains[0])], signs[len(gains[0]) :]
+        return sum(parts[0]) * synthetic[0] + sum(parts[1]) * real[0]
+
+    observed = abs(difference([*gains[0], *gains[1]]))
+    swaps = [abs(difference(each)) for each in product((-1, 1), repeat=len(gains[0] + gains[1]))]
+    expected = np.mean([each >= observed for each in swaps])
+    assert swap_test(real, synthetic) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_difference_of_nothing_is_nothing_whatever_the_plain_accuracy_says():
+    assert swap_test((1000, 50, 0), (100, 0, 5)) == 1.0
+
+
+def test_a_million_images_take_a_moment():
+    p = swap_test((600_000, 90_000, 89_000), (400_000, 70_300, 70_000))
+    assert 0.0 < p < 0.05
 
 
 def test_holm_is_a_step_down_and_keeps_the_order():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trtdet.commands.gpu_options import backend_option, gpu_options, make_gpu_options
+from trtdet.errors import InputError
 
 if TYPE_CHECKING:
     from trtdet.benchmarks.evaluation_report import Report
@@ -25,7 +26,11 @@ _NAMED = 5  # failures, in a message
 @click.argument("source", metavar="LABELS_OR_FOLDER", type=click.Path(path_type=Path))
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="A page with plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything measured as JSON.")
-@click.option("--split", metavar="NAME", help="Only these images [all; of GenImage's `val`].")
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Only these images [all; of a tree with `train`, its `test` or `val`].",
+)
 @click.option(
     "--robustness-images",
     type=click.IntRange(0),
@@ -91,6 +96,8 @@ def command(
 
     if html:
         check_writable(html)
+    if robustness_images == 1:
+        raise InputError("--robustness-images 1: an image of each class is the least, or 0")
     opened = [open_any(find_bundle(name)) for name in bundles]
     images = read_images(source, split)
     chosen, rejected = choose_backend(backend)
@@ -104,7 +111,7 @@ def command(
         gpu=make_gpu_options(**gpu),
     )
     with _progress(run.images_scored(len(images)) * len(opened)) as on_rows:
-        report = evaluate_bundles(opened, source, images, run, split=split, on_rows=on_rows)
+        report = evaluate_bundles(opened, source, images, run, on_rows=on_rows)
     facts = describe_run()
     if html:
         with atomic_text(html) as file:

@@ -56,7 +56,7 @@ def _groups(report: Report, kind: str) -> Table:
 
 
 def _differences(report: Report) -> Table:
-    table = _table("difference", [AUC, "p (DeLong, Holm)", BALANCED, "p (McNemar, Holm)"])
+    table = _table("difference", [AUC, "p (DeLong, Holm)", BALANCED, "p (exact, Holm)"])
     for each in report.comparisons:
         auc = [str(each.auc.value), show_p(each.auc_holm)]
         accuracy = [str(each.accuracy.value), show_p(each.accuracy_holm)]
