@@ -49,7 +49,7 @@ $(BASE): setup.py pyproject.toml constraints.txt
 	touch $@
 
 $(INSTALLED): $(BASE)
-	$(PIP) --editable '.[build,parquet,ray,tensorrt-rtx,test]'
+	$(PIP) --editable '.[build,parquet,peers,ray,tensorrt-rtx,test]'
 	touch $@
 
 clean:

@@ -189,16 +189,23 @@ def _whole(record: Record) -> Element:
         note=f"dotted: the ceiling, {text.rate(ceiling)} images/s",
     )
     cells = [
-        [str(row["batch"]), str(row["threads"]), text.rate(row["images_per_s"]), str(row["rows"])]
+        [
+            str(row["batch"]),
+            str(row["threads"]),
+            text.rate(row["images_per_s"]),
+            *(text.wait(row, name) for name in text.PERCENTILES),
+            str(row["rows"]),
+        ]
         for row in rows
     ]
-    columns = ("batch", "decoding threads", "images/s", "rows timed")
+    columns = ("batch", "decoding threads", "images/s", *text.PERCENTILES, "rows timed")
     return section(
         "From files to a table",
         grid(chart),
         table(columns, cells),
         note="Files read, decoded, brought to the detector's input, scored and written, in steady "
-        "state. What all stages together allow, if the cores did nothing else, is the ceiling.",
+        "state. What all stages together allow, if the cores did nothing else, is the ceiling. A "
+        "row's latency begins when it is taken from the table: most of it is waiting its turn.",
     )
 
 

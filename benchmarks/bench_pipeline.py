@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+
+import numpy as np
 
 from trtdet.benchmarks.bench_stages import HOST_STAGES, Heard
 from trtdet.engine.engine import Engine
@@ -29,6 +32,9 @@ class WholeRate:
     rows: int  # that were counted
     images_per_s: float
     halves: float  # images per second of the second half over those of the first
+    p50_ms: float  # from a row's being taken to its line in the output, its waits included
+    p90_ms: float
+    p99_ms: float
     stage_us: dict[str, float]  # wall microseconds per image in each part, all threads together
 
 
@@ -38,11 +44,13 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
     start = time.perf_counter()
     warm, deadline = start + _WARM_UP * seconds, start + seconds
     marks: list[tuple[float, int]] = [(start, 0)]  # when, and how many rows were written by then
+    taken: list[float] = []  # when, of each row
 
     def rows() -> Iterator[Row]:
         for index, path in enumerate(cycle(paths)):
             if index >= least and time.perf_counter() > deadline:
                 return
+            taken.append(time.perf_counter())
             yield Row(index, str(path))
 
     def on_rows(count: int) -> None:
@@ -72,12 +80,24 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
         last[1] - first[1],
         _rate(first, last),
         _rate(middle, last) / _rate(first, middle),
+        *_latencies(marks, taken, range(first[1], last[1])),
         {
             name: 1e6 * heard.seconds[name] / summary.rows
             for name in HOST_STAGES
             if name in heard.seconds
         },
     )
+
+
+def _latencies(
+    marks: Sequence[tuple[float, int]], taken: Sequence[float], rows: range
+) -> tuple[float, float, float]:
+    """The 50th, 90th and 99th percentile of these rows' milliseconds on their way."""
+    written = [count for _time, count in marks]
+    ends = [marks[bisect_right(written, row)][0] for row in rows]
+    waits = [1e3 * (end - taken[row]) for row, end in zip(rows, ends, strict=True)]
+    p50, p90, p99 = (float(np.quantile(waits, each, method="higher")) for each in (0.5, 0.9, 0.99))
+    return p50, p90, p99
 
 
 def _rate(first: tuple[float, int], last: tuple[float, int]) -> float:

@@ -9,7 +9,7 @@ from trtdet.benchmarks.markdown import markdown, setting
 
 Record = Mapping[str, Any]
 
-# Percentiles of a latency, and how many batches it takes to tell one from the slowest of them.
+# Percentiles of a latency, and how many it takes to tell one from the slowest of them.
 PERCENTILES = {"p50": 1, "p90": 10, "p99": 100}
 
 QUIET = 0.1  # of the cores: what others may take before the numbers are in doubt
@@ -110,17 +110,24 @@ def network_table(record: Record) -> str:
         )
         for each in record["network"]
     ]
-    columns = ("batch", "streams", "images", "p50", "p90", "p99", "batches timed")
+    columns = ("batch", "streams", "images", *PERCENTILES, "batches timed")
     return markdown(columns, rows)
 
 
 def whole_table(record: Record) -> str:
     """Each batch and number of decoding threads."""
     rows = [
-        (each["batch"], each["threads"], f"{rate(each['images_per_s'])}/s", each["rows"])
+        (
+            each["batch"],
+            each["threads"],
+            f"{rate(each['images_per_s'])}/s",
+            *(wait(each, name) for name in PERCENTILES),
+            each["rows"],
+        )
         for each in record["whole"]
     ]
-    return markdown(("batch", "decoding threads", "images", "rows timed"), rows)
+    columns = ("batch", "decoding threads", "images", *PERCENTILES, "rows timed")
+    return markdown(columns, rows)
 
 
 def gauge_table(record: Record) -> str:
@@ -161,13 +168,13 @@ def micro(value: float | None) -> str:
 
 
 def wait(row: Mapping[str, Any], name: str) -> str:
-    """A percentile of a setting's latency."""
+    """A percentile of a setting's latency, of its batches or rows."""
     return milli(row[f"{name}_ms"]) if is_known(row, name) else "-"
 
 
 def is_known(row: Mapping[str, Any], name: str) -> bool:
-    """Whether enough batches were timed: the slowest of twenty is no 99th percentile."""
-    return bool(row["runs"] >= PERCENTILES[name])
+    """Whether enough were timed: the slowest of twenty is no 99th percentile."""
+    return bool(row["runs" if "runs" in row else "rows"] >= PERCENTILES[name])
 
 
 def milli(value: float) -> str:

@@ -196,7 +196,7 @@ def _tegrastats(stack: ExitStack) -> Ask:
 def read_tegrastats(line: str) -> Reading:
     """A line of `tegrastats`: temperatures, the GPU's load, and power, the whole board's first."""
     heat = re.findall(r"(\w+)@([\d.]+)C", line)
-    power = re.findall(r"(VDD_\w+|POM_\w+|VIN_\w+) (\d+)mW", line)
+    power = re.findall(r"(VDD_\w+|POM_\w+|VIN_\w+) (\d+)(?:mW|/)", line)  # JetPack 4 has no unit
     reading = {f"{name} °C": float(value) for name, value in heat}
     reading |= {f"{name} W": int(value) / 1000 for name, value in power}
     if load := re.search(r"GR3D_FREQ (\d+)%", line):

@@ -19,16 +19,19 @@ _NETWORK = {"eager": "PyTorch eager", "torch.compile": "torch.compile",
 def peers(results: Mapping[str, Any]) -> str:
     """From files to scores: images per second, and times the paper's script."""
     record = results["peers"]
+    measured = {row["precision"] for row in record["results"]}
+    precisions = [each for each in ("fp32", "int8") if each in measured]
     rows = []
     for net in record["weights"]:
         paper = best(record, net, "files", "paper script", "fp32")
         cells: list[str] = [_title(record, net), _rate(paper)]
-        for precision in ("fp32", "int8"):
+        for precision in precisions:
             ours = best(record, net, "files", "trtdet", precision)
             cells += [_rate(ours), _ratio(ours, paper)]
         rows.append(cells)
-    columns = ("from files to scores, images/s", "a paper's PyTorch script", "trtdet, FP32",
-               "times the script", "trtdet, INT8", "times the script")  # fmt: skip
+    columns = ["from files to scores, images/s", "a paper's PyTorch script"]
+    for precision in precisions:
+        columns += [f"trtdet, {precision.upper()}", "times the script"]
     return f"{_about(record)}\n\n{markdown(columns, rows)}"
 
 
@@ -84,9 +87,10 @@ def best(
 def _about(record: Mapping[str, Any]) -> str:
     generated = [_TITLES[net] for net, each in record["weights"].items() if each["generated"]]
     versions = record["versions"]
+    rounds = min(len(row["rounds"]) for row in record["results"] if "rounds" in row)
     said = (
         f"On {setting(record)}; torch {versions.get('torch')}, ONNX Runtime "
-        f"{versions.get('onnxruntime')}; medians of {record['rounds']} alternating rounds "
+        f"{versions.get('onnxruntime')}; medians of {rounds} alternating rounds "
         f"of {record['seconds']:g} s, every contender in a process of its own with "
         f"{record['threads']} threads, at the better of two batches."
     )

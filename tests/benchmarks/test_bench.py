@@ -58,7 +58,7 @@ def test_latencies_and_rate_of_known_times():
 def test_busy_adds_up_and_names_the_bottleneck():
     alone = {"decode": 0.004, "geometry": 0.001, "copy": 0.0, "write": 0.0}
     network = [NetworkRate(1, 1, 9, 100.0, 10, 10, 10, 1.0)]
-    whole = [WholeRate(1, 1, 9, 60.0, 1.0, dict.fromkeys(alone, 5.0))]
+    whole = [WholeRate(1, 1, 9, 60.0, 1.0, 1, 1, 1, dict.fromkeys(alone, 5.0))]
     found = explain(alone, network, whole)
     cores = core_count()
     assert found["stages"]["compute"]["busy"] == pytest.approx(0.6)
@@ -74,7 +74,7 @@ def test_beside_a_gpu_the_fuller_of_the_two_is_the_limit():
     for decode, stage in ((0.001, "compute"), (0.1, "decode")):
         alone["decode"] = decode
         rate = min(390.0, 0.9 * core_count() / sum(alone.values()))
-        found = explain(alone, network, [WholeRate(1, 1, 9, rate, 1.0, {})], on_gpu=True)
+        found = explain(alone, network, [WholeRate(1, 1, 9, rate, 1.0, 1, 1, 1, {})], on_gpu=True)
         assert found["bottleneck"]["stage"] == stage
         assert 0.5 < found["share_of_ceiling"] <= 1.0
         assert "geometry" not in found["stages"]
@@ -104,6 +104,10 @@ def test_a_record_is_whole_and_in_proportion(record):
         # What streams give together is what their latencies say; others share the cores.
         by_latency = 1e3 * each["batch"] * each["streams"] / each["p50_ms"]
         assert each["images_per_s"] == pytest.approx(by_latency, rel=0.7)
+    for each in record["whole"]:
+        # A row is on its way at least as long as its batch is in the network.
+        assert 0 < each["p50_ms"] <= each["p90_ms"] <= each["p99_ms"] < 4000
+        assert each["p50_ms"] > 0.5 * min(each["p50_ms"] for each in record["network"])
     for stage in ("decode", "geometry", "copy", "write"):
         assert record["stages"][stage]["alone_us"] > 0
         assert record["stages"][stage]["in_pipeline_us"] > 0
@@ -200,6 +204,12 @@ ORIN = (
     "729,off,off] EMC_FREQ 0%@2133 GR3D_FREQ 61%@[611] CPU@47.3C SOC2@43.5C tj@47.3C SOC0@44.4C "
     "VDD_GPU_SOC 3202mW/3202mW VDD_CPU_CV 400mW/400mW VIN_SYS_5V0 4000mW/4000mW"
 )
+
+
+def test_an_older_tegrastats_gives_power_without_a_unit():
+    nano = "GR3D_FREQ 0% PLL@24C POM_5V_IN 2109/2110 POM_5V_GPU 82/82"
+    found = gauges.read_tegrastats(nano)
+    assert (found["POM_5V_IN W"], found["POM_5V_GPU W"]) == (2.109, 0.082)
 
 
 def test_tegrastats_is_read():

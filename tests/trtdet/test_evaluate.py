@@ -50,6 +50,17 @@ def test_a_tree_is_measured_and_a_bad_file_is_counted(small_bundle, tree, tmp_pa
     assert (result["overall"]["real"], result["overall"]["synthetic"]) == (8, 8)
 
 
+def test_a_listed_file_that_is_not_there_costs_its_row(small_bundle, tree, tmp_path):
+    labels = tmp_path / "labels.csv"
+    files = [path for path in sorted(tree.rglob("*.png")) if path.name != "broken.png"]
+    rows = [f"{path},{int('1_fake' in str(path))}" for path in (*files, tmp_path / "none.png")]
+    labels.write_text("\n".join(["filename,label", *rows]) + "\n")
+    done = run_trtdet("evaluate", small_bundle, labels, "--robustness-images", "0",
+                      "--rounds", "100", check=False)  # fmt: skip
+    assert done.returncode == 3
+    assert "could not score 1 images\n  none.png: file not found" in done.stderr
+
+
 def test_two_bundles_stand_side_by_side_on_a_page(small_bundle, tree, tmp_path):
     labels = tmp_path / "labels.csv"
     rows = ["filename,label,part,generator"]
@@ -76,6 +87,7 @@ def test_two_bundles_stand_side_by_side_on_a_page(small_bundle, tree, tmp_path):
         (("starter", "{tree}", "--split", "val"), "has no images of the split 'val'"),
         (("nothing", "{tree}"), "nothing"),
         (("starter",), "Missing argument"),
+        (("starter", "{tree}", "--robustness-images", "1"), "an image of each class"),
         (("starter", "{tree}", "--html", "no/folder/page.html"), "No such file"),
     ],
 )
