@@ -85,8 +85,13 @@ def test_a_checkpoint_of_another_detector_names_the_keys(weights, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+FIXED = [spec.name for spec in detectors().values() if spec.geometry.height]
+QUICK = ("ferretnet-s", "rine")
+
+
 @pytest.mark.parametrize(
-    "name", [spec.name for spec in detectors().values() if spec.geometry.height]
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.full]) for name in FIXED],
 )
 def test_the_builder_of_tensorrt_rtx_accepts_every_graph_of_fixed_size(built, name):
     """Accepted ahead of time; such a plan still compiles its kernels on the GPU."""
@@ -112,6 +117,7 @@ def test_plans_of_the_very_same_graph_are_kept(weights, tmp_path):
     assert not plans.exists()
 
 
+@pytest.mark.full
 def test_ten_crops_are_compiled_as_ten_images(synthetic_files, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
     head, tower = synthetic_files("univfd", "progan")

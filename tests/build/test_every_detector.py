@@ -17,7 +17,7 @@ from tests.conftest import read_rows, run_trtdet, write_rows
 torch = pytest.importorskip("torch", reason="building needs torch (trtdet[build])")
 
 from trtdet.build.assemble import BuildRequest, build_bundle  # noqa: E402
-from trtdet.build.detectors.registry import detectors, find_detector  # noqa: E402
+from trtdet.build.detectors.registry import detectors  # noqa: E402
 from trtdet.build.detectors.spec import DetectorSpec  # noqa: E402
 from trtdet.build.graph import EngineModule  # noqa: E402
 from trtdet.build.load import load_detectors  # noqa: E402
@@ -127,15 +127,15 @@ def test_a_wrong_geometry_is_answered_with_its_own(spec: DetectorSpec, tmp_path)
     assert message.endswith(f"Known: {', '.join(spec.geometries)}")
 
 
+QUICK = (("npr", "repeat-crop-224"), ("ferretnet-s", "native"))
+
+
 def further_geometries() -> list:
-    """All but the first of every detector; a NoDown network takes minutes at a fixed size."""
+    """All but the first of every detector; the quick ones stand for their kinds of steps."""
     cases = []
-    of_npr = list(find_detector("npr").geometries.values())
     for spec in detectors().values():
-        for name, geometry in list(spec.geometries.items())[1:]:
-            heavy = spec.reach is not None and spec.geometry.height is None
-            same = spec.name == "ferretnet-b" or (spec.name == "local-grad" and geometry in of_npr)
-            marks = [pytest.mark.full] if heavy or same else []
+        for name in list(spec.geometries)[1:]:
+            marks = [] if (spec.name, name) in QUICK else [pytest.mark.full]
             cases.append(pytest.param(spec, name, id=f"{spec.name} {name}", marks=marks))
     return cases
 

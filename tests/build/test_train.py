@@ -100,7 +100,7 @@ def test_it_stops_when_nothing_improves(labels):
 # The NoDown networks, at sixteen times the work of a ResNet-50.
 HEAVY = ("aligned", "corvi", "gan-nodown", "imaginet")
 NETWORKS = [
-    pytest.param(name, marks=[pytest.mark.full] if name in HEAVY[1:] else [])
+    pytest.param(name, marks=[pytest.mark.full] if name in HEAVY else [])
     for name, spec in detectors().items()
     if spec.network is not None
 ]

@@ -175,6 +175,7 @@ def test_ray_data_takes_the_scorer_as_it_is(cluster, small_bundle, table):
     ] == expected
 
 
+@pytest.mark.full
 def test_a_killed_worker_costs_no_row(cluster, small_bundle, table, tmp_path):
     folder, expected = table
     job = RayJob(str(folder / "in.parquet"), str(tmp_path / "out"), small_bundle, rows_per_file=20)
