@@ -12,7 +12,7 @@ from trtdet.benchmarks.markdown import markdown
 def bench(results: Mapping[str, Any]) -> str:
     """A row for each engine that was measured."""
     columns = ("engine", "files to table, images/s", "of the ceiling", "network alone, images/s",
-               "batch 1: p50", "p99", "bottleneck", "of the machine's peak",
+               "batch 1: p50", "p90", "bottleneck", "of the machine's peak",
                "cores of others", "commit")  # fmt: skip
     rows = []
     for record in results["bench"].values():
@@ -28,7 +28,7 @@ def bench(results: Mapping[str, Any]) -> str:
             f"{record['share_of_ceiling']:.0%}",
             rate(fastest),
             wait(single, "p50"),
-            wait(single, "p99"),
+            wait(single, "p90"),
             f"{bottleneck['stage']} ({bottleneck['of_the_work']:.0%} of the work)",
             "not known" if share is None else f"{share:.0%}",
             _others(others),
