@@ -63,7 +63,7 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         ("images/s, from files to a table", text.rate(best["images_per_s"]),
          f"batch {best['batch']}, {best['threads']} decoding threads"),
         ("the shortest wait for the network", text.milli(quickest["p50_ms"]),
-         f"median; p99 {text.wait(quickest, 'p99')}; batch {quickest['batch']}"),
+         f"median; p90 {text.wait(quickest, 'p90')}; batch {quickest['batch']}"),
         ("bottleneck", bottleneck["stage"], f"{bottleneck['of_the_work']:.0%} of the work"),
         ("of what the stages allow", f"{record['share_of_ceiling']:.0%}",
          f"the ceiling is {text.rate(record['ceiling_images_per_s'])} images/s"),

@@ -88,10 +88,11 @@ def _about(record: Mapping[str, Any]) -> str:
     generated = [_TITLES[net] for net, each in record["weights"].items() if each["generated"]]
     versions = record["versions"]
     rounds = min(len(row["rounds"]) for row in record["results"] if "rounds" in row)
+    medians = "one round" if rounds == 1 else f"medians of {rounds} alternating rounds"
     said = (
         f"On {setting(record)}; torch {versions.get('torch')}, ONNX Runtime "
-        f"{versions.get('onnxruntime')}; medians of {rounds} alternating rounds "
-        f"of {record['seconds']:g} s, every contender in a process of its own with "
+        f"{versions.get('onnxruntime')}; {medians} of "
+        f"{record['seconds']:g} s, every contender in a process of its own with "
         f"{record['threads']} threads, at the better of two batches."
     )
     return said + f" Weights are generated, not released, for {', '.join(generated)}." * bool(
