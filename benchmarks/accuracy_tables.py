@@ -37,8 +37,7 @@ def accuracy(results: Mapping[str, Any]) -> str:
 
 def robustness(results: Mapping[str, Any]) -> str:
     """AUC under every distortion, a column for each detector."""
-    record = results["accuracy-cup-val"]
-    found = record["results"]
+    found = results["accuracy-cup-val"]["results"]
     rows = {
         "as is" if point["level"] == "as is" else f"{family} {point['level']}": [
             _auc(each["robustness"][family][place]) for each in found

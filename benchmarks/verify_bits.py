@@ -68,18 +68,18 @@ def other_sessions(
         way = Way(f"{name}, {threads} decoding threads, shuffled", threads, shuffled=2 + number)
         try:
             with open_engine(backend, bundle, **{"gpu": gpu, **options}) as engine:
-                results |= run_ways(engine, pictures, (way,))
+                results.update(run_ways(engine, pictures, (way,)))
         except (DriftError, BackendError) as error:
             results[way.name] = str(error)
     return results
 
 
-def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> Results:
+def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> dict[str, Found]:
     """Of each way, the logits' bytes per image in the order of the list; None: no score.
 
     Raises InputError where no image has one.
     """
-    results: Results = {}
+    results: dict[str, Found] = {}
     for way in ways:
         order = list(range(len(pictures)))
         if way.shuffled:
@@ -98,13 +98,13 @@ def run_ways(engine: Engine, pictures: Sequence[Path], ways: Sequence[Way]) -> R
     return results
 
 
-def check_bits(pictures: Sequence[Path], first: str, results: Results) -> Check:
-    """Each way's logits, as bytes per image, against those of the way called `first`."""
-    expected = results[first]
-    assert not isinstance(expected, str)  # it is the session of the probes, which opened
-    others = {name: found for name, found in results.items() if name != first}
+def check_bits(pictures: Sequence[Path], same: dict[str, Found], others: Results) -> Check:
+    """Each way's logits, as bytes per image, against the first of `same`, of one session."""
+    (first, expected), *rest = same.items()
+    others = {**dict(rest), **others}
     scored = sum(each is not None for each in expected)
-    values: dict[str, Any] = {"images": len(expected), "scored": scored, "ways": list(results)}
+    ways = [first, *others]
+    values: dict[str, Any] = {"images": len(expected), "scored": scored, "ways": ways}
     differing: dict[str, list[str]] = {}
     wrong = []
     for name, found in others.items():
@@ -117,8 +117,8 @@ def check_bits(pictures: Sequence[Path], first: str, results: Results) -> Check:
             named = ", ".join(_named(pictures, rows, expected, found))
             wrong.append(f"{name}: {len(rows)} differ, {named}")
     values["differing"] = differing
-    ways = f"{scored} images {first}; {'; '.join(others)}"
-    return Check("same bits", not wrong, "; ".join(wrong) or f"{ways}: the same bits", values)
+    same_bits = f"{scored} images {'; '.join(ways)}: the same bits"
+    return Check("same bits", not wrong, "; ".join(wrong) or same_bits, values)
 
 
 def _named(

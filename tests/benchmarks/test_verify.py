@@ -77,10 +77,10 @@ def test_a_score_that_depends_on_its_place_in_the_batch_is_found(small_bundle, m
 def test_scores_that_differ_are_named_with_both_values():
     one, other = np.float32([1.5]).tobytes(), np.float32([-2]).tobytes()
     pictures = [Path("a.jpg"), Path("b.jpg")]
-    check = check_bits(pictures, "once", {"once": [one, None], "twice": [one, other]})
+    check = check_bits(pictures, {"once": [one, None], "twice": [one, other]}, {})
     assert check.passed is False
     assert check.found == "twice: 1 differ, b.jpg (no score, -2.0)"
-    check = check_bits(pictures, "once", {"once": [one, None], "twice": "it drifts"})
+    check = check_bits(pictures, {"once": [one, None]}, {"twice": "it drifts"})
     assert check.passed is False
     assert check.found == "twice: it drifts"
 
