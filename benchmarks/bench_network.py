@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
+from trtdet.benchmarks.steady import second_half_over_first, steady_rate
 from trtdet.engine.backends import TENSORRT, BackendStatus, Session, fill, open_session
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.geometry import Pixels
@@ -92,13 +93,14 @@ def time_network(
 def run_session(
     session: Session, views: Sequence[Pixels], seconds: float, again: bool, *, least: int
 ) -> list[tuple[float, float]]:
-    """(start, end) of every batch, in the order of their ends; `least` for each slot at least.
+    """(start, end) of every batch, in the order of their ends; `least` of each slot at least.
 
     `again`: fill a slot before each of its runs.
     """
     done: SimpleQueue[tuple[int, float]] = SimpleQueue()
     session.on_done = lambda slot: done.put((slot, time.perf_counter()))
     images, started, ends = cycle(views), dict[int, float](), list[tuple[float, float]]()
+    runs = [0] * session.slots
 
     def start(slot: int) -> None:
         if again:
@@ -116,30 +118,33 @@ def run_session(
             session.check()
             continue
         ends.append((started.pop(slot), ended))
-        if ended < deadline or len(ends) < least * session.slots:
+        runs[slot] += 1
+        if ended < deadline or runs[slot] < least:
             start(slot)
     return ends
 
 
 def summarise(ends: Sequence[tuple[float, float]], setting: Setting) -> NetworkRate:
-    """Percentiles of the latencies, and the rate from the first start to the last end.
+    """Percentiles of the latencies, and the rate while every stream was busy.
 
-    While the last batches end some streams stand still already; these are left out of the rate.
+    While each stream's last batch ends, others stand still already: these are left out of the rate.
     """
     latencies = np.sort([1e3 * (end - start) for start, end in ends])
-    first = min(start for start, _end in ends)
-    steady = ends[: max(1, len(ends) - setting.streams + 1)]
-    middle = len(steady) // 2
-    whole = setting.batch * len(steady) / (steady[-1][1] - first)
-    halves = 1.0
-    if middle:
-        early = middle / (steady[middle - 1][1] - first)
-        late = (len(steady) - middle) / (steady[-1][1] - steady[middle - 1][1])
-        halves = late / early
+    times = [end for _start, end in ends[: -setting.streams]]
+    done = [setting.batch * count for count in range(1, len(times) + 1)]
     p50, p90, p99 = (
         float(np.quantile(latencies, share, method="higher")) for share in (0.5, 0.9, 0.99)
     )
-    return NetworkRate(setting.batch, setting.streams, len(ends), whole, p50, p90, p99, halves)
+    return NetworkRate(
+        setting.batch,
+        setting.streams,
+        len(ends),
+        steady_rate(times, done),
+        p50,
+        p90,
+        p99,
+        second_half_over_first(times, done),
+    )
 
 
 def _fill_all(session: Session, views: Sequence[Pixels]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trtdet.benchmarks.bench_stages import HOST_STAGES, Heard
+from trtdet.benchmarks.steady import second_half_over_first, steady_rate
 from trtdet.engine.engine import Engine
 from trtdet.engine.nvtx import listen
 from trtdet.engine.pipeline import score
@@ -70,17 +71,19 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
             decode_threads=threads,
             on_rows=on_rows,
         )
-    steady = [mark for mark in marks if warm <= mark[0] <= deadline]
-    if len(steady) < 3:  # so slow that the time was over before much was written
-        steady = marks
-    first, middle, last = steady[0], steady[len(steady) // 2], steady[-1]
+    # While every slot was full; the last ones drain while decoders and streams stand still already.
+    full = [mark for mark in marks[1:] if mark[1] <= marks[-1][1] - engine.slots * engine.batch]
+    steady = [mark for mark in full if mark[0] >= warm]
+    if len(steady) < 2:
+        steady = full
+    times, done = [each for each, _rows in steady], [rows for _each, rows in steady]
     return WholeRate(
         engine.batch,
         threads,
-        last[1] - first[1],
-        _rate(first, last),
-        _rate(middle, last) / _rate(first, middle),
-        *_latencies(marks, taken, range(first[1], last[1])),
+        done[-1] - done[0],
+        steady_rate(times, done),
+        second_half_over_first(times, done),
+        *_latencies(marks, taken, range(done[0], done[-1])),
         {
             name: 1e6 * heard.seconds[name] / summary.rows
             for name in HOST_STAGES
@@ -98,7 +101,3 @@ def _latencies(
     waits = [1e3 * (end - taken[row]) for row, end in zip(rows, ends, strict=True)]
     p50, p90, p99 = (float(np.quantile(waits, each, method="higher")) for each in (0.5, 0.9, 0.99))
     return p50, p90, p99
-
-
-def _rate(first: tuple[float, int], last: tuple[float, int]) -> float:
-    return (last[1] - first[1]) / max(last[0] - first[0], 1e-9)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import types
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
+import numpy as np
 import pytest
 
 from tests.chromium import open_browser
@@ -17,9 +21,10 @@ from trtdet.benchmarks.bench import Request, run_bench
 from trtdet.benchmarks.bench_explain import explain
 from trtdet.benchmarks.bench_network import NetworkRate, Setting, summarise, time_network
 from trtdet.benchmarks.bench_page import bench_page
-from trtdet.benchmarks.bench_pipeline import WholeRate
+from trtdet.benchmarks.bench_pipeline import WholeRate, time_whole
 from trtdet.benchmarks.bench_text import PERCENTILES, as_markdown, doubts, prefixed, wait
 from trtdet.benchmarks.cpu_peak import measure_peak
+from trtdet.benchmarks.steady import second_half_over_first, steady_rate
 from trtdet.benchmarks.work import work_of
 from trtdet.engine import openvino
 from trtdet.engine.backends import choose_backend
@@ -47,12 +52,71 @@ def record(small_bundle, pictures) -> dict:
 
 
 def test_latencies_and_rate_of_known_times():
-    # Two streams, 10 ms each, the last two 20 ms: 8 batches of 4 images.
-    ends = [(0.01 * (i // 2), 0.01 * (i // 2) + 0.01) for i in range(6)] + [(0.03, 0.05)] * 2
+    # Two streams, 10 ms each, the last two 20 ms: 10 batches of 4 images.
+    ends = [(0.01 * (i // 2), 0.01 * (i // 2) + 0.01) for i in range(8)] + [(0.04, 0.06)] * 2
     found = summarise(ends, Setting(4, 2))
     assert (found.p50_ms, found.p90_ms, found.p99_ms) == pytest.approx((10, 20, 20))
-    assert found.images_per_s == pytest.approx(4 * 7 / 0.05)  # the last stream's end left out
-    assert found.halves == pytest.approx((4 / 0.03) / (3 / 0.02))
+    assert found.images_per_s == pytest.approx(4 * 2 / 0.01)  # the last ones left out
+    assert found.halves == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 16])
+@pytest.mark.parametrize("apart", [0.0, 0.001, 0.5])
+def test_a_rate_is_the_same_however_streams_lie_to_each_other(streams, apart):
+    # Every stream ends a batch each second, a part of a second after the one before it.
+    times = [step + apart * stream / streams for step in range(4) for stream in range(streams)]
+    done = range(1, len(times) + 1)
+    assert steady_rate(times, done) == pytest.approx(streams, rel=0.05)
+    assert steady_rate(times[: 2 * streams], done[: 2 * streams]) == pytest.approx(streams, rel=0.2)
+    assert second_half_over_first(times, done) == pytest.approx(1.0)
+
+
+def test_a_machine_that_slows_down_is_seen():
+    times = [*np.arange(1, 11) * 0.1, *(1.0 + np.arange(1, 11) * 0.2)]
+    assert second_half_over_first(times, range(20)) == pytest.approx(0.5)
+    assert second_half_over_first([1.0, 2.0], [1, 2]) == 1.0
+
+
+class InStep:
+    """An engine of two streams that take a fixed time each and end together, as real ones do."""
+
+    slots, batch, columns = 8, 1, ("logit",)
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.lanes = [types.SimpleNamespace(session=self)]
+        self.waiting: SimpleQueue[int] = SimpleQueue()
+        self.together = threading.Barrier(2)
+        for _stream in range(2):
+            threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self) -> None:
+        while True:
+            slot = self.waiting.get()
+            with suppress(threading.BrokenBarrierError):  # the last one has nobody beside it
+                self.together.wait(4 * self.seconds)
+            time.sleep(self.seconds)
+            self.on_done(slot)
+
+    def start(self, slot: int) -> None:
+        self.waiting.put(slot)
+
+    def load(self, *_place) -> None: ...
+
+    def blank(self, *_place) -> None: ...
+
+    def check(self) -> None: ...
+
+    def logits(self, _slot: int):
+        return np.zeros((1, 1), np.float32)
+
+
+def test_a_pipeline_has_the_rate_of_its_network(pictures):
+    found = time_whole(InStep(0.1), pictures, 1, 0.2)
+    # 16 rows are counted, in 8 pairs: from the first end of them to the last it would be 15 in 7
+    # steps, 7 % too many. Sleeps can only be longer than asked for.
+    assert 0.6 * 20 < found.images_per_s < 1.05 * 20
+    assert found.rows == 15
 
 
 def test_busy_adds_up_and_names_the_bottleneck():
