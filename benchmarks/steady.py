@@ -1,22 +1,18 @@
-"""The rate of steady work, from when how much of it was done."""
+"""The rate of a measurement, and whether the machine kept it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+from trtdet.engine.steady import SteadyRate
 
 
 def steady_rate(times: Sequence[float], done: Sequence[float]) -> float:
-    """Per second: the slope of the least-squares line through `done`, so far, over `times`.
-
-    Streams that compute side by side end side by side. A count from one end to another takes in
-    batches without the time that they took: of three pairs of batches it makes 5 in 2 steps for 4.
-    The line passes through the middle of every pair.
-    """
-    t, d = np.asarray(times, np.float64), np.asarray(done, np.float64)
-    t, d = t - t.mean(), d - d.mean()
-    return float(t @ d / max(t @ t, 1e-18))
+    """Per second, of `done` units in all by each of `times`; 0.0 where time did not pass."""
+    rate = SteadyRate()
+    for time, units in zip(times, done, strict=True):
+        rate.add(time, units)
+    return rate.per_s or 0.0
 
 
 def second_half_over_first(times: Sequence[float], done: Sequence[float]) -> float:

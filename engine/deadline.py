@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from trtdet.engine.pipeline import Summary
 from trtdet.engine.runner import Resolve, Runner
 from trtdet.engine.sink import Sink
+from trtdet.engine.steady import SteadyRate
 from trtdet.engine.table import Row
 
 NOT_REACHED = "not reached before the deadline"
@@ -64,7 +65,7 @@ class Pace:
         self._until, self._left, self._in_flight, self._clock = until, rows, in_flight, clock
         self._first: float | None = None  # when the first rows were written
         self._last = 0.0
-        self._rows = 0  # written after them
+        self._written, self._steady = 0, SteadyRate()
 
     def heard(self, rows: int) -> None:
         """So many rows were just written."""
@@ -72,15 +73,13 @@ class Pace:
         self._last = self._clock()
         if self._first is None:
             self._first = self._last
-        else:
-            self._rows += rows
+        self._written += rows
+        self._steady.add(self._last, self._written)
 
     @property
     def rate(self) -> float | None:
         """Rows per second; None before it can be told."""
-        if self._first is None or self._rows == 0 or self._last <= self._first:
-            return None
-        return self._rows / (self._last - self._first)
+        return self._steady.per_s
 
     def time_is_up(self) -> bool:
         """Whether rows that are begun now might not be written in time."""

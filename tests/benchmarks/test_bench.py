@@ -60,19 +60,9 @@ def test_latencies_and_rate_of_known_times():
     assert found.halves == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("streams", [1, 2, 3, 16])
-@pytest.mark.parametrize("apart", [0.0, 0.001, 0.5])
-def test_a_rate_is_the_same_however_streams_lie_to_each_other(streams, apart):
-    # Every stream ends a batch each second, a part of a second after the one before it.
-    times = [step + apart * stream / streams for step in range(4) for stream in range(streams)]
-    done = range(1, len(times) + 1)
-    assert steady_rate(times, done) == pytest.approx(streams, rel=0.05)
-    assert steady_rate(times[: 2 * streams], done[: 2 * streams]) == pytest.approx(streams, rel=0.2)
-    assert second_half_over_first(times, done) == pytest.approx(1.0)
-
-
 def test_a_machine_that_slows_down_is_seen():
     times = [*np.arange(1, 11) * 0.1, *(1.0 + np.arange(1, 11) * 0.2)]
+    assert steady_rate(times[:10], range(10)) == pytest.approx(10.0)
     assert second_half_over_first(times, range(20)) == pytest.approx(0.5)
     assert second_half_over_first([1.0, 2.0], [1, 2]) == 1.0
 

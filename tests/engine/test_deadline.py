@@ -141,6 +141,16 @@ def test_a_rough_rate_has_to_be_late_by_a_margin():
         assert pace.will_not_do() is late, slower
 
 
+def test_streams_that_end_together_are_not_taken_for_faster_ones():
+    clock = Clock()
+    pace = Pace(clock.now + 1000, 100_000, 8, clock)
+    for _ in range(3):
+        clock.now += 1.0
+        pace.heard(4)
+        pace.heard(4)
+    assert pace.rate == pytest.approx(8.0)
+
+
 def test_nothing_is_decided_on_the_first_rows():
     clock = Clock()
     pace = Pace(clock.now + 10, 1000, 8, clock)
