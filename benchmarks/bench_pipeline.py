@@ -19,6 +19,7 @@ from trtdet.engine.nvtx import listen
 from trtdet.engine.pipeline import score
 from trtdet.engine.sink import open_sink
 from trtdet.engine.table import Row
+from trtdet.errors import InputError
 
 _WARM_UP = 0.2  # of the time
 _LEAST_SLOTS = 3  # times that every slot runs, however long that takes
@@ -40,7 +41,10 @@ class WholeRate:
 
 
 def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: float) -> WholeRate:
-    """Run the pipeline on the files over and over for about `seconds`."""
+    """Run the pipeline on the files over and over for about `seconds`.
+
+    Raises InputError where one of them cannot be scored: it would count, and cost next to nothing.
+    """
     least = _LEAST_SLOTS * engine.slots * engine.batch
     start = time.perf_counter()
     warm, deadline = start + _WARM_UP * seconds, start + seconds
@@ -71,6 +75,8 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
             decode_threads=threads,
             on_rows=on_rows,
         )
+    if summary.failures:
+        raise InputError(f"{summary.failures} of {summary.rows} images cannot be scored")
     # While every slot was full; the last ones drain while decoders and streams stand still already.
     full = [mark for mark in marks[1:] if mark[1] <= marks[-1][1] - engine.slots * engine.batch]
     steady = [mark for mark in full if mark[0] >= warm]

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from functools import partial
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtdet.benchmarks.peers.nets import NETS
+from trtdet.benchmarks.steady import steady_rate
 from trtdet.engine.bundle import INPUT_NAME, open_bundle
 
 
@@ -111,14 +113,8 @@ def onnxruntime(task: Task) -> float:
         options = ort.SessionOptions()
         options.intra_op_num_threads = task.threads // at_once
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-        def once(session: Any = session, at_once: int = at_once) -> None:
-            runs = [callers.submit(session.run, None, feed) for _caller in range(at_once)]
-            for run in runs:
-                run.result()
-
-        with ThreadPoolExecutor(at_once) as callers:
-            rates.append(at_once * task.batch * _runs_per_s(once, task.seconds / 2))
+        once = partial(session.run, None, feed)
+        rates.append(task.batch * runs_side_by_side(once, at_once, task.seconds / 2))
     return max(rates)
 
 
@@ -206,6 +202,24 @@ def _runs_per_s(once: Callable[[], object], seconds: float) -> float:
         once()
         runs += 1
     return runs / passed
+
+
+def runs_side_by_side(once: Callable[[], object], callers: int, seconds: float) -> float:
+    """Runs per second of so many threads, none of which waits for another; at least four each."""
+    once()
+    deadline = time.perf_counter() + seconds
+
+    def repeat(_caller: int) -> list[float]:
+        ends: list[float] = []
+        while len(ends) < 4 or ends[-1] < deadline:
+            once()
+            ends.append(time.perf_counter())
+        return ends
+
+    with ThreadPoolExecutor(callers) as threads:
+        ends = sorted(chain.from_iterable(threads.map(repeat, range(callers))))
+    busy = ends[:-callers]  # before the first one stood still
+    return steady_rate(busy, range(1, len(busy) + 1))
 
 
 if __name__ == "__main__":
