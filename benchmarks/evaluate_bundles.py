@@ -15,6 +15,7 @@ from trtdet.benchmarks.evaluation import make_report
 from trtdet.benchmarks.evaluation_report import Detector, Point, Report, Settings
 from trtdet.benchmarks.robustness import draw_subset, measure_robustness, passes
 from trtdet.calibration.labels import LabelledImage, check_classes
+from trtdet.calibration.pictures import number_pictures
 from trtdet.calibration.scoring import score_each
 from trtdet.engine.backends import BackendStatus
 from trtdet.engine.bundle import Bundle
@@ -80,19 +81,20 @@ def _score(
     labels = np.array([each.label for each in images], np.int64)
     with open_engine(run.backend, bundle, gpu=run.gpu) as engine:
         logits, reasons = score_each(engine, paths, on_rows=on_rows, threads=run.threads)
-        scored = np.flatnonzero(~np.isnan(logits).any(1))
+        scored = ~np.isnan(logits).any(1)
         what = f"what {name} can score"
         if reasons:
             file, reason = next(iter(reasons.items()))
             what += f" ({len(reasons)} images it cannot, for instance {file}: {reason})"
-        check_classes([images[index] for index in scored.tolist()], what)
+        check_classes([each for each, kept in zip(images, scored, strict=True) if kept], what)
         curves: list[dict[str, list[Point]]] = [{} for _column in engine.columns]
         if run.robustness_images:
-            subset = scored[draw_subset(labels[scored], run.robustness_images, run.settings.seed)]
+            subset = draw_subset(labels, scored, run.robustness_images, run.settings.seed)
             curves = measure_robustness(
                 engine,
                 [paths[index] for index in subset.tolist()],
                 labels[subset],
+                number_pictures(images)[subset],
                 logits[subset],
                 run.settings,
                 on_rows=on_rows,

@@ -38,7 +38,7 @@ from trtdet.benchmarks.evaluation_report import (
 )
 from trtdet.benchmarks.groups import Group, find_groups
 from trtdet.calibration.bootstrap import draw_metrics, interval, with_intervals
-from trtdet.calibration.interval import Interval, share_of
+from trtdet.calibration.interval import Interval, share_in_pictures
 from trtdet.calibration.labels import REAL, SYNTHETIC, LabelledImage
 from trtdet.calibration.metrics import (
     Counts,
@@ -47,6 +47,7 @@ from trtdet.calibration.metrics import (
     Scores,
     accuracy_at,
     area_under_roc,
+    balanced_accuracy,
     balanced_accuracy_at,
     best_threshold,
     count_scores,
@@ -55,12 +56,13 @@ from trtdet.calibration.metrics import (
     true_negative_rate,
     true_positive_rate,
 )
+from trtdet.calibration.pictures import Pictures, number_pictures, pictures_of
 from trtdet.calibration.reliability import calibration_error, reliability
 from trtdet.calibration.significance import accuracy_difference, auc_difference, holm
 
 MISTAKES = 5  # that are named, of each class
 
-_FEWEST_COMPARED = 2  # images of each class: DeLong's test needs a variance
+_FEWEST_COMPARED = 2  # pictures of each class: DeLong's test needs a variance
 _ROC_POINTS = 256
 _HISTOGRAM_BINS = (10, 40)  # at least, at most
 
@@ -75,28 +77,33 @@ def make_report(
     """Measure every detector, and each pair. `names` are the images', as they are shown."""
     labels = np.array([each.label for each in images], np.int64)
     groups = find_groups(images, settings.smallest_group)
+    pictures = number_pictures(images)
     return Report(
         data=data,
         images=len(images),
+        pictures=int(pictures.max()) + 1,
         real=int((labels == REAL).sum()),
         synthetic=int((labels == SYNTHETIC).sum()),
         settings=settings,
-        results=[_result(each, images, names, labels, groups, settings) for each in detectors],
-        comparisons=_compare(labels, detectors, settings),
+        results=[
+            _result(each, images, names, labels, pictures, groups, settings) for each in detectors
+        ],
+        comparisons=_compare(labels, pictures, detectors, settings),
     )
 
 
 def measure(
     labels: Labels,
     logits: Scores,
+    pictures: Pictures,
     settings: Settings,
     threshold: float | None = None,
 ) -> Measured:
     """The metrics of images that were scored; `threshold` adds those at the one that is best on
     all images.
 
-    The intervals are the bootstrap's, and Wilson's of a class by itself; one at the best threshold
-    holds it where it is.
+    The intervals are the bootstrap's, and Wilson's of a class by itself, all over pictures; one at
+    the best threshold holds it where it is.
     """
     real, synthetic = int((labels == REAL).sum()), int((labels == SYNTHETIC).sum())
     found: dict[str, Interval] = {}
@@ -110,18 +117,20 @@ def measure(
         if threshold is not None:
             metrics[BEST_BALANCED] = partial(balanced_accuracy_at, threshold=threshold)
             metrics[BEST_ACCURACY] = partial(accuracy_at, threshold=threshold)
-        found |= with_intervals(metrics, labels, logits, rounds=settings.rounds, seed=settings.seed)
-    if synthetic:
-        found[FOUND] = share_of(int((logits[labels == SYNTHETIC] > 0).sum()), synthetic)
-    if real:
-        found[PASSED] = share_of(int((logits[labels == REAL] <= 0).sum()), real)
+        found |= with_intervals(
+            metrics, labels, logits, pictures, rounds=settings.rounds, seed=settings.seed
+        )
+    for name, label, count in ((FOUND, SYNTHETIC, synthetic), (PASSED, REAL, real)):
+        if count:
+            right = (logits[labels == label] > 0) == (label == SYNTHETIC)
+            found[name] = share_in_pictures(right, pictures_of(labels, label, pictures))
     if len(found) == 1:
         found[ACCURACY] = next(iter(found.values()))
     return Measured(real, synthetic, found)
 
 
 def cup_score(
-    parts: Sequence[str], labels: Labels, logits: Scores, settings: Settings
+    parts: Sequence[str], labels: Labels, logits: Scores, pictures: Pictures, settings: Settings
 ) -> CupScore | None:
     """The VIP Cup's score, where both parts have images of both classes."""
     named = np.array(parts)
@@ -130,14 +139,15 @@ def cup_score(
         inside = named == part
         if len(set(labels[inside].tolist())) < 2:
             return None
-        counts = count_scores(labels[inside], logits[inside])
         draws = draw_metrics(
             {BALANCED: balanced_accuracy_at},
-            counts,
+            labels[inside],
+            logits[inside],
+            pictures[inside],
             rounds=settings.rounds,
             seed=settings.seed + int(part),  # the parts' images are drawn independently
         )[BALANCED]
-        value = float(balanced_accuracy_at(counts))
+        value = balanced_accuracy(labels[inside], logits[inside])
         intervals[part] = interval(value, draws)
         total += weight * value
         drawn += weight * draws
@@ -149,6 +159,7 @@ def _result(
     images: Sequence[LabelledImage],
     names: Sequence[str],
     labels: Labels,
+    pictures: Pictures,
     groups: Sequence[Group],
     settings: Settings,
 ) -> Result:
@@ -156,12 +167,14 @@ def _result(
     known, logits = labels[scored], detector.logits[scored]
     counts = count_scores(known, logits)
     threshold = best_threshold(counts)
-    bins = reliability(known, logits)
+    bins = reliability(known, logits, pictures[scored])
     measured = [
         MeasuredGroup(
             group.kind,
             group.name,
-            measure(labels[members], detector.logits[members], settings, threshold),
+            measure(
+                labels[members], detector.logits[members], pictures[members], settings, threshold
+            ),
         )
         for group in groups
         for members in [group.members & scored]
@@ -173,9 +186,9 @@ def _result(
         trained_on=detector.trained_on,
         failed=int((~scored).sum()),
         failures=detector.reasons,
-        overall=measure(known, logits, settings, threshold),
+        overall=measure(known, logits, pictures[scored], settings, threshold),
         threshold=threshold,
-        cup=cup_score(parts, known, logits, settings),
+        cup=cup_score(parts, known, logits, pictures[scored], settings),
         groups=measured,
         bins=bins,
         calibration_error=calibration_error(bins),
@@ -186,16 +199,19 @@ def _result(
     )
 
 
-def _compare(labels: Labels, detectors: Sequence[Detector], settings: Settings) -> list[Comparison]:
+def _compare(
+    labels: Labels, pictures: Pictures, detectors: Sequence[Detector], settings: Settings
+) -> list[Comparison]:
     """Every pair, in the order of the detectors; corrected for being several.
 
-    A pair that scored fewer than two images of a class together is left out.
+    A pair that scored images of fewer than two pictures of a class together is left out.
     """
     found = []
     for first, second in combinations(detectors, 2):
         both = ~np.isnan(first.logits) & ~np.isnan(second.logits)
-        pair = (labels[both], first.logits[both], second.logits[both])
-        if min((pair[0] == label).sum() for label in (REAL, SYNTHETIC)) < _FEWEST_COMPARED:
+        pair = (labels[both], first.logits[both], second.logits[both], pictures[both])
+        known = [set(pair[-1][pair[0] == label].tolist()) for label in (REAL, SYNTHETIC)]
+        if min(map(len, known)) < _FEWEST_COMPARED:
             continue
         accuracy = accuracy_difference(*pair, rounds=settings.rounds, seed=settings.seed)
         found.append((first.name, second.name, int(both.sum()), auc_difference(*pair), accuracy))

@@ -26,8 +26,8 @@ def evaluation_page(report: Report, run: Mapping[str, Any]) -> str:
     return page.html_page(
         f"What {subject} on {report.data}",
         page.paragraph(
-            f"{report.real:,} real and {report.synthetic:,} synthetic images. A logit above 0 "
-            f"means synthetic. In brackets and as bands: 95{_PERCENT} intervals."
+            f"{report.real:,} real and {report.synthetic:,} synthetic images{_pictures(report)}. "
+            f"A logit above 0 means synthetic. In brackets and as bands: 95{_PERCENT} intervals."
         ),
         None if several else _tiles(report.results[0]),
         tables.overall(report),
@@ -41,6 +41,10 @@ def evaluation_page(report: Report, run: Mapping[str, Any]) -> str:
         _failures(report),
         _method(report, run),
     )
+
+
+def _pictures(report: Report) -> str:
+    return f" of {report.pictures:,} pictures" * (report.pictures < report.images)
 
 
 def _figures(report: Report) -> list[Element]:
@@ -112,8 +116,8 @@ def _robustness(report: Report) -> Element | None:
         tables.hues(report),
         page.grid(*figures.curves(report)),
         note=f"{first.measured.real} real and {first.measured.synthetic} synthetic images, drawn "
-        "once for all detectors, each distorted after decoding and before it is brought to the "
-        f"detector's input. Dotted: 0.5, chance.{lost}",
+        "in one order for all detectors, each distorted after decoding and before it is brought to "
+        f"the detector's input. Dotted: 0.5, chance.{lost}",
     )
 
 
@@ -158,8 +162,8 @@ def _method(report: Report, run: Mapping[str, Any]) -> Element:
     settings = report.settings
     machine, versions = run["machine"], run["versions"]
     entries = {
-        "intervals": f"bootstrap, {settings.rounds:,} resamples within each class, seed "
-        f"{settings.seed}; Wilson's for shares of one class; DeLong's for differences in AUC",
+        "intervals": f"bootstrap, {settings.rounds:,} resamples of the pictures within each class, "
+        f"seed {settings.seed}; Wilson's for shares of one class; DeLong's for differences in AUC",
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": run["commit"] or "an installed package",

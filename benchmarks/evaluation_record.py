@@ -61,4 +61,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return round(value, _DIGITS) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, _DIGITS) or float(f"{value:.3g}")  # a p of 4e-7 is not 0
+    return value

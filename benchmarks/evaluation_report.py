@@ -145,6 +145,7 @@ class Report:
 
     data: str
     images: int
+    pictures: int  # that the images were cut from
     real: int
     synthetic: int
     settings: Settings

@@ -13,6 +13,7 @@ from trtdet.benchmarks.evaluation import measure
 from trtdet.benchmarks.evaluation_report import Point, Settings
 from trtdet.calibration.distortions import FAMILIES, Family, Level, file_generator
 from trtdet.calibration.metrics import Labels, Scores
+from trtdet.calibration.pictures import Pictures
 from trtdet.calibration.scoring import score_each
 from trtdet.engine.engine import Engine
 from trtdet.engine.pipeline import Change
@@ -22,12 +23,17 @@ from trtdet.errors import ImageError
 OnRows = Callable[[int], None]
 
 
-def draw_subset(labels: Labels, count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of `count` images, half of each class where there are as many, in order."""
+def draw_subset(
+    labels: Labels, scored: NDArray[np.bool_], count: int, seed: int
+) -> NDArray[np.int64]:
+    """Indices of `count` images, half of each class where there are as many, in order.
+
+    The images [N] are drawn in one order whatever `scored` [N] leaves out, so that bundles have the
+    same ones but for those that one of them cannot score.
+    """
     rng = np.random.default_rng(seed)
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == label))[: (count + label) // 2] for label in (0, 1)
-    ]
+    orders = [rng.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]
+    drawn = [order[scored[order]][: (count + label) // 2] for label, order in enumerate(orders)]
     return np.sort(np.concatenate(drawn))
 
 
@@ -40,6 +46,7 @@ def measure_robustness(
     engine: Engine,
     paths: Sequence[Path],
     labels: Labels,
+    pictures: Pictures,
     undistorted: NDArray[np.float32],
     settings: Settings,
     *,
@@ -63,7 +70,7 @@ def measure_robustness(
                 )
             for column, curve in enumerate(curves):
                 scores = logits[:, column].astype(np.float64)
-                point = _point(level.name, labels, scores, settings)
+                point = _point(level.name, labels, scores, pictures, settings)
                 curve.setdefault(family.name, []).append(point)
     return curves
 
@@ -81,7 +88,9 @@ def _change(level: Level, seed: int) -> Change:
     return change
 
 
-def _point(level: str, labels: Labels, logits: Scores, settings: Settings) -> Point:
+def _point(
+    level: str, labels: Labels, logits: Scores, pictures: Pictures, settings: Settings
+) -> Point:
     scored = ~np.isnan(logits)
-    measured = measure(labels[scored], logits[scored], settings)
+    measured = measure(labels[scored], logits[scored], pictures[scored], settings)
     return Point(level, int((~scored).sum()), measured)

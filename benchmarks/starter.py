@@ -39,9 +39,9 @@ from trtdet.calibration.metrics import (
     Scores,
     area_under_roc,
     balanced_accuracy_at,
-    count_scores,
     roc_auc,
 )
+from trtdet.calibration.pictures import Pictures, number_pictures
 from trtdet.engine.atomic import atomic_text
 from trtdet.engine.backends import choose_backend, infer, open_session
 from trtdet.engine.bundle import CARD, Bundle, open_bundle, write_record
@@ -83,10 +83,14 @@ class Part:
     def labels(self) -> Labels:
         return np.array([each.label for each in self.images], np.int64)
 
+    @property
+    def pictures(self) -> Pictures:
+        return number_pictures(self.images)
+
     def measured(self) -> dict[str, Any]:
         """Counts, AUC and balanced accuracy, with 95 % bootstrap intervals."""
         metrics = {"AUC": area_under_roc, "balanced accuracy": balanced_accuracy_at}
-        found = with_intervals(metrics, self.labels, self.scores)
+        found = with_intervals(metrics, self.labels, self.scores, self.pictures)
         return {
             "real": int((self.labels == 0).sum()),
             "synthetic": int(self.labels.sum()),
@@ -232,7 +236,7 @@ def _card(report: dict[str, Any]) -> dict[str, Any]:
         "files cut from one picture lie on one side. For the unseen sources, the sources are dealt "
         "into three folds, and each fold is scored by a network that was neither trained nor "
         "chosen on it. The kind of network and its training were chosen by both numbers, which "
-        "therefore flatter a little. 95 % intervals by bootstrap over images.",
+        "therefore flatter a little. 95 % intervals by bootstrap over pictures.",
         "limits": _limits(report),
         "not for": "Do not use it to accuse anyone, to decide what is published or removed, or as "
         "the only sign that an image is synthetic. It errs often on sources that it has not seen, "
@@ -260,10 +264,12 @@ def _limits(report: dict[str, Any]) -> str:
 
 def _unseen(parts: Sequence[Part]) -> dict[str, Any]:
     """Each fold, and the mean of their AUCs with its bootstrap interval."""
-    counts = [count_scores(part.labels, part.scores) for part in parts]
     metrics = {"AUC": area_under_roc}
-    draws = [draw_metrics(metrics, each, seed=fold)["AUC"] for fold, each in enumerate(counts)]
-    mean = np.mean([area_under_roc(each) for each in counts])
+    draws = [
+        draw_metrics(metrics, part.labels, part.scores, part.pictures, seed=fold)["AUC"]
+        for fold, part in enumerate(parts)
+    ]
+    mean = np.mean([roc_auc(part.labels, part.scores) for part in parts])
     return {
         "mean AUC": _rounded(interval(float(mean), np.mean(draws, axis=0))),
         **{f"fold {number}": part.measured() for number, part in enumerate(parts)},
@@ -279,7 +285,7 @@ def _by_generator(part: Part) -> dict[str, Any]:
             continue
         kept = (part.labels == 0) | (names == name)
         labels, scores = part.labels[kept], part.scores[kept]
-        auc = with_intervals({"AUC": area_under_roc}, labels, scores)["AUC"]
+        auc = with_intervals({"AUC": area_under_roc}, labels, scores, part.pictures[kept])["AUC"]
         found[name] = {"synthetic": count, "AUC": _rounded(auc)}
     return found
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtdet.calibration.interval import Interval, share_of
+from trtdet.calibration.interval import Interval, share_in_pictures
 from trtdet.calibration.metrics import Labels, Scores
+from trtdet.calibration.pictures import Pictures, pictures_of
 
 BINS = 15
 
@@ -22,7 +23,9 @@ class Bin:
     synthetic: Interval  # their share, with Wilson's interval
 
 
-def reliability(labels: Labels, logits: Scores, bins: int = BINS) -> list[Bin]:
+def reliability(
+    labels: Labels, logits: Scores, pictures: Pictures | None = None, bins: int = BINS
+) -> list[Bin]:
     """The images in bins of equal width; empty bins are left out.
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017, with the probability
@@ -32,10 +35,13 @@ def reliability(labels: Labels, logits: Scores, bins: int = BINS) -> list[Bin]:
     place = np.minimum((probability * bins).astype(int), bins - 1)
     return [
         Bin(
-            len(each), float(probability[each].mean()), share_of(int(labels[each].sum()), len(each))
+            int(inside.sum()),
+            float(probability[inside].mean()),
+            share_in_pictures(labels[inside] == 1, pictures_of(place, number, pictures)),
         )
-        for each in (np.flatnonzero(place == number) for number in range(bins))
-        if len(each)
+        for number in range(bins)
+        for inside in [place == number]
+        if inside.any()
     ]
 
 

@@ -54,7 +54,7 @@ def detector(name: str, images: list[LabelledImage], seed: int, worth: float) ->
     logits = np.array([worth * (each.label - 0.5) for each in images])
     logits += rng.normal(0, 1, len(images))
     logits[[3, 10]] = np.nan
-    point = measure(np.array([0, 1] * 10), rng.normal(0, 1, 20), SETTINGS)
+    point = measure(np.array([0, 1] * 10), rng.normal(0, 1, 20), np.arange(20), SETTINGS)
     curves = {
         family.name: [Point(level.name, 1, point) for level in family.levels] for family in FAMILIES
     }
@@ -109,23 +109,23 @@ def test_groups_are_measured_each(report, images, detectors):
 
 
 def test_a_group_of_one_class_has_its_accuracy_alone():
-    found = measure(np.ones(4, int), np.array([1.0, 2.0, -1.0, 3.0]), SETTINGS)
+    found = measure(np.ones(4, int), np.array([1.0, 2.0, -1.0, 3.0]), np.arange(4), SETTINGS)
     assert (found.real, found.synthetic) == (0, 4)
     assert found.metrics.keys() == {FOUND, ACCURACY}
     assert found.metrics[ACCURACY].value == 0.75
-    assert measure(np.ones(0, int), np.zeros(0), SETTINGS).metrics == {}
+    assert measure(np.ones(0, int), np.zeros(0), np.arange(0), SETTINGS).metrics == {}
 
 
 def test_the_cups_score_weighs_its_parts():
     labels = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     logits = np.array([-1.0, 1, -1, 1, -1, -1, -1, 1])  # part 1: all right; part 2: 0.75
-    found = cup_score(["1"] * 4 + ["2"] * 4, labels, logits, SETTINGS)
+    found = cup_score(["1"] * 4 + ["2"] * 4, labels, logits, np.arange(8), SETTINGS)
     assert found is not None
     assert {part: each.value for part, each in found.parts.items()} == {"1": 1.0, "2": 0.75}
     assert found.score.value == pytest.approx(0.7 * 1.0 + 0.3 * 0.75)
     assert found.score.low < found.score.value <= found.score.high
-    assert cup_score(["1"] * 8, labels, logits, SETTINGS) is None
-    assert cup_score([""] * 8, labels, logits, SETTINGS) is None
+    assert cup_score(["1"] * 8, labels, logits, np.arange(8), SETTINGS) is None
+    assert cup_score([""] * 8, labels, logits, np.arange(8), SETTINGS) is None
 
 
 def test_pairs_are_compared_on_what_both_scored(report):

@@ -75,7 +75,14 @@ def test_curves_hold_every_level_and_the_undistorted_scores(engine, images):
     families = (Family("Crop", "", (as_is, half)), Family("Noise", "", (strong, as_is)))
     heard: list[int] = []
     (curves,) = measure_robustness(
-        engine, paths, labels, plain, SETTINGS, on_rows=heard.append, families=families
+        engine,
+        paths,
+        labels,
+        np.arange(len(paths)),
+        plain,
+        SETTINGS,
+        on_rows=heard.append,
+        families=families,
     )
     assert {name: [point.level for point in points] for name, points in curves.items()} == {
         "Crop": ["as is", "50"], "Noise": ["4", "as is"]
@@ -86,7 +93,14 @@ def test_curves_hold_every_level_and_the_undistorted_scores(engine, images):
         assert point.failed == 0
         assert point.measured.metrics[AUC].value == undistorted
     (again,) = measure_robustness(
-        engine, paths, labels, plain, SETTINGS, on_rows=heard.append, families=families
+        engine,
+        paths,
+        labels,
+        np.arange(len(paths)),
+        plain,
+        SETTINGS,
+        on_rows=heard.append,
+        families=families,
     )
     assert again == curves
 
@@ -102,7 +116,14 @@ def test_what_cannot_be_distorted_is_counted_and_left_out(engine, images):
     plain, _reasons = score_each(engine, paths)
     family = Family("Codec", "", (Level("1", refuse),))
     (curves,) = measure_robustness(
-        engine, paths, labels, plain, SETTINGS, on_rows=lambda _count: None, families=(family,)
+        engine,
+        paths,
+        labels,
+        np.arange(len(paths)),
+        plain,
+        SETTINGS,
+        on_rows=lambda _count: None,
+        families=(family,),
     )
     (point,) = curves["Codec"]
     assert 0 < point.failed < len(images)
@@ -113,10 +134,22 @@ def test_what_cannot_be_distorted_is_counted_and_left_out(engine, images):
 @pytest.mark.parametrize(("count", "real", "synthetic"), [(10, 5, 5), (7, 3, 4), (1000, 30, 60)])
 def test_the_subset_has_half_of_each_class(count, real, synthetic):
     labels = np.array([0] * 30 + [1] * 60)
-    drawn = draw_subset(labels, count, seed=1)
+    scored = np.ones(90, bool)
+    drawn = draw_subset(labels, scored, count, seed=1)
     assert (int((labels[drawn] == 0).sum()), int(labels[drawn].sum())) == (real, synthetic)
     assert len(set(drawn.tolist())) == len(drawn)
-    assert drawn.tolist() == sorted(drawn.tolist()) == draw_subset(labels, count, 1).tolist()
+    again = draw_subset(labels, scored, count, seed=1)
+    assert drawn.tolist() == sorted(drawn.tolist()) == again.tolist()
+
+
+def test_what_one_bundle_cannot_score_changes_no_other_image():
+    labels, scored = np.array([0] * 300 + [1] * 300), np.ones(600, bool)
+    drawn = set(draw_subset(labels, scored, 100, seed=1).tolist())
+    lost = min(drawn)
+    scored[lost] = False
+    others = set(draw_subset(labels, scored, 100, seed=1).tolist())
+    assert len(others) == 100
+    assert drawn - others == {lost}
 
 
 def test_bundles_are_scored_one_after_the_other(small_bundle, images):

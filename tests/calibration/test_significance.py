@@ -87,42 +87,65 @@ def test_the_difference_in_balanced_accuracy_is_that_of_the_two():
     assert found.value.high == pytest.approx(high, abs=0.015)
 
 
+def gains(images: int, first: int, second: int) -> tuple[int, np.ndarray]:
+    """A class in which the first alone gets some images right, the second alone others."""
+    return images, np.repeat([1, -1, 0], [first, second, 3])
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [(5, 5), (0, 6), (1, 9), (59, 6), (2600, 2400), (5000, 0), (0, 0)]
 )
 def test_with_classes_of_one_size_it_is_mcnemars_test(first, second):
     expected = binomtest(first, first + second).pvalue if first + second else 1.0
     for moved in (0, first // 3, first):  # whichever class they are of
-        classes = (9000, moved, second // 2), (9000, first - moved, second - second // 2)
+        classes = [
+            gains(9000, moved, second // 2), gains(9000, first - moved, second - second // 2)
+        ]  # fmt: skip
         assert swap_test(*classes) == pytest.approx(expected, rel=1e-9)
-        swapped = [(size, loses, wins) for size, wins, loses in classes]
+        swapped = [(size, -gained) for size, gained in classes]
         assert swap_test(*swapped) == swap_test(*classes)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_it_is_the_share_of_all_swaps_that_differ_as_much(seed):
+@pytest.mark.parametrize("largest", [1, 3])
+@pytest.mark.parametrize("seed", range(15))
+def test_it_is_the_share_of_all_swaps_that_differ_as_much(seed, largest):
     rng = np.random.default_rng(seed)
     real, synthetic = (
-        (int(rng.integers(6, 9)), *map(int, rng.integers(0, 4, 2))) for _class in range(2)
+        (int(rng.integers(6, 9)), rng.integers(-largest, largest + 1, 6)) for _class in range(2)
     )
-    gains = [1.0] * real[1] + [-1.0] * real[2], [1.0] * synthetic[1] + [-1.0] * synthetic[2]
-
-    def difference(signs) -> float:
-        parts = signs[: len(gains[0])], signs[len(gains[0]) :]
-        return sum(parts[0]) * synthetic[0] + sum(parts[1]) * real[0]
-
-    observed = abs(difference([*gains[0], *gains[1]]))
-    swaps = [abs(difference(each)) for each in product((-1, 1), repeat=len(gains[0] + gains[1]))]
+    weights = np.concatenate([real[1] * synthetic[0], synthetic[1] * real[0]])
+    observed = abs(weights.sum())
+    swaps = [abs(np.dot(signs, weights)) for signs in product((-1, 1), repeat=len(weights))]
     expected = np.mean([each >= observed for each in swaps])
     assert swap_test(real, synthetic) == pytest.approx(expected, rel=1e-12)
 
 
+def test_copies_of_files_make_no_difference_surer():
+    labels, first, second = draw(4)
+    copies = np.repeat(np.arange(len(labels)), 3)
+    for difference in (auc_difference, accuracy_difference):
+        once = difference(labels, first, second)
+        found = difference(labels[copies], first[copies], second[copies], copies)
+        assert found.p == pytest.approx(once.p, rel=1e-9)
+        assert (found.value.value, found.value.low, found.value.high) == pytest.approx(
+            (once.value.value, once.value.low, once.value.high), abs=1e-12
+        )
+        surer = difference(labels[copies], first[copies], second[copies])
+        assert surer.p < once.p or once.p == 1.0
+
+
+def test_a_few_images_are_never_certain():
+    labels = np.array([0, 0, 1, 1])
+    found = auc_difference(labels, np.array([-2.0, -1.0, 1.0, 2.0]), np.zeros(4))
+    assert (found.value.value, found.p) == (0.5, 0.125)  # 2 of the 16 ways to swap their scores
+
+
 def test_a_difference_of_nothing_is_nothing_whatever_the_plain_accuracy_says():
-    assert swap_test((1000, 50, 0), (100, 0, 5)) == 1.0
+    assert swap_test(gains(1000, 50, 0), gains(100, 0, 5)) == 1.0
 
 
 def test_a_million_images_take_a_moment():
-    p = swap_test((600_000, 90_000, 89_000), (400_000, 70_300, 70_000))
+    p = swap_test(gains(600_000, 90_000, 89_000), gains(400_000, 70_300, 70_000))
     assert 0.0 < p < 0.05
 
 
