@@ -1,24 +1,26 @@
 """A network alone in steady state: latencies and throughput for a batch and a number of streams.
 
 As many slots run as there are streams, so that a latency is that of a batch being computed and not
-of one waiting in a queue. Inputs are real images, in place before the clock starts. The first part
-of the time warms up and is not counted; the halves of what is counted are compared, and where they
-differ the machine was not steady.
+of one waiting in a queue. Inputs are real images, in place before the clock starts; on a GPU, where
+a run uses its input up, each is brought there meanwhile. The first part of the time warms up and is
+not counted; the halves of what is counted are compared, and where they differ the machine was not
+steady.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 import numpy as np
 
 from trtdet.benchmarks.steady import second_half_over_first, steady_rate
-from trtdet.engine.backends import TENSORRT, BackendStatus, Session, fill, open_session
+from trtdet.engine.backends import TENSORRT, BackendStatus, OnDone, Session, fill, open_session
 from trtdet.engine.bundle import Bundle
 from trtdet.engine.geometry import Pixels
 from trtdet.engine.tensorrt import GpuOptions
@@ -44,12 +46,12 @@ class NetworkRate:
 
     batch: int
     streams: int
-    runs: int  # batches that were counted
+    runs: int  # batches whose latencies were taken
     images_per_s: float
     p50_ms: float  # of a batch
     p90_ms: float
     p99_ms: float
-    halves: float  # images per second of the second half over those of the first
+    halves: float | None  # images per second of the second half over those of the first
 
 
 def open_setting(
@@ -83,28 +85,54 @@ def time_network(
     # What a slot was given is gone after a run on a GPU, and after an image in tiles.
     again = backend.name == TENSORRT or bundle.tiling is not None
     with closing(open_setting(backend, bundle, setting, gpu)) as session:
-        if not again:
-            _fill_all(session, views)
-        run_session(session, views, _WARM_UP * seconds, again, least=1)
-        ends = run_session(session, views, (1.0 - _WARM_UP) * seconds, again, least=_LEAST)
+        images = cycle(views)
+
+        def fill_slot(slot: int) -> None:
+            fill(session, slot, [next(images) for _ in range(session.batch)])
+
+        for slot in range(session.slots):
+            fill_slot(slot)
+        prepare = fill_slot if again else _nothing
+        run_session(session, _WARM_UP * seconds, least=1, prepare=prepare)
+        ends = run_session(session, (1.0 - _WARM_UP) * seconds, prepare=prepare)
         return summarise(ends, Setting(session.batch, setting.streams))
 
 
+def _nothing(_slot: int) -> None:
+    pass
+
+
+class Slots(Protocol):
+    """What is run of a session: `trtdet.engine.backends.Session` says more."""
+
+    slots: int
+    on_done: OnDone
+
+    def start(self, slot: int) -> None:
+        """Run that slot's batch; returns at once."""
+
+    def check(self) -> None:
+        """Raise where a slot has failed and will never be done."""
+
+
 def run_session(
-    session: Session, views: Sequence[Pixels], seconds: float, again: bool, *, least: int
+    session: Slots,
+    seconds: float,
+    *,
+    least: int = _LEAST,
+    prepare: Callable[[int], object] = _nothing,
 ) -> list[tuple[float, float]]:
     """(start, end) of every batch, in the order of their ends; `least` of each slot at least.
 
-    `again`: fill a slot before each of its runs.
+    `prepare` is called with a slot before each of its runs.
     """
     done: SimpleQueue[tuple[int, float]] = SimpleQueue()
     session.on_done = lambda slot: done.put((slot, time.perf_counter()))
-    images, started, ends = cycle(views), dict[int, float](), list[tuple[float, float]]()
+    started, ends = dict[int, float](), list[tuple[float, float]]()
     runs = [0] * session.slots
 
     def start(slot: int) -> None:
-        if again:
-            fill(session, slot, [next(images) for _ in range(session.batch)])
+        prepare(slot)
         started[slot] = time.perf_counter()
         session.start(slot)
 
@@ -145,9 +173,3 @@ def summarise(ends: Sequence[tuple[float, float]], setting: Setting) -> NetworkR
         p99,
         second_half_over_first(times, done),
     )
-
-
-def _fill_all(session: Session, views: Sequence[Pixels]) -> None:
-    images = cycle(views)
-    for slot in range(session.slots):
-        fill(session, slot, [next(images) for _ in range(session.batch)])

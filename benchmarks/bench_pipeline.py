@@ -33,7 +33,7 @@ class WholeRate:
     threads: int  # that decode
     rows: int  # that were counted
     images_per_s: float
-    halves: float  # images per second of the second half over those of the first
+    halves: float | None  # images per second of the second half over those of the first
     p50_ms: float  # from a row's being taken to its line in the output, its waits included
     p90_ms: float
     p99_ms: float

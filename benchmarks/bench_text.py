@@ -66,13 +66,12 @@ def doubts(record: Record) -> list[str]:
             f"Other processes took {others:.0%} of the cores meanwhile: measure again on a quiet "
             "machine"
         )
-    unsteady = [
-        each for each in (*record["network"], *record["whole"]) if not 0.9 < each["halves"] < 1.1
-    ]
-    if unsteady:
+    halves = [each["halves"] for each in (*record["network"], *record["whole"])]
+    known = [each for each in halves if each is not None]
+    if unsteady := sum(not 0.9 < each < 1.1 for each in known):
         found.append(
-            f"{len(unsteady)} of {len(record['network']) + len(record['whole'])} settings were not "
-            "steady: their halves differ by more than 10 %"
+            f"{unsteady} of {len(known)} settings were not steady: their halves differ by more "
+            "than 10 %"
         )
     return found
 
@@ -173,8 +172,9 @@ def wait(row: Mapping[str, Any], name: str) -> str:
 
 
 def is_known(row: Mapping[str, Any], name: str) -> bool:
-    """Whether enough were timed: the slowest of twenty is no 99th percentile."""
-    return bool(row["runs" if "runs" in row else "rows"] >= PERCENTILES[name])
+    """Whether enough batches were timed: the slowest of twenty is no 99th percentile."""
+    batches = row["runs"] if "runs" in row else row["rows"] // row["batch"]  # rows end together
+    return bool(batches >= PERCENTILES[name])
 
 
 def milli(value: float) -> str:

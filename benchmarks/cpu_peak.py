@@ -7,12 +7,13 @@ data sheet's number is further away.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from trtdet.benchmarks.bench_network import Setting, run_session, summarise
 from trtdet.engine.machine import core_count
 
 _SIDE = 1024  # of the product's matrices
@@ -79,40 +80,40 @@ def _model(output: Any, left: Any) -> Any:
 
 def _rate(model: Any, work: int, seconds: float) -> float:
     """Multiply-adds per second in steady state, in as many streams as cores."""
-    from trtdet.engine.import_openvino import ov
+    requests = _Requests(model, core_count())
+    run_session(requests, seconds / 5, least=1)
+    ends = run_session(requests, seconds)
+    return work * summarise(ends, Setting(1, requests.slots)).images_per_s
 
-    cores = core_count()
-    compiled = ov.Core().compile_model(
-        model,
-        "CPU",
-        {
+
+class _Requests:
+    """A compiled model with a request for each stream."""
+
+    def __init__(self, model: Any, streams: int):
+        from trtdet.engine.import_openvino import ov
+
+        self.slots = streams
+        self.on_done: Callable[[int], object] = lambda _slot: None
+        properties = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": cores,
-            "INFERENCE_NUM_THREADS": cores,
-        },
-    )
-    requests = [compiled.create_infer_request() for _ in range(cores)]
-    for request in requests:
-        tensor = request.get_input_tensor()
-        tensor.data[:] = _noise(*tensor.shape)
-    _timed(requests, seconds / 5)
-    return work * _timed(requests, seconds)
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+        }
+        compiled = ov.Core().compile_model(model, "CPU", properties)
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+        for slot, request in enumerate(self._requests):
+            tensor = request.get_input_tensor()
+            tensor.data[:] = _noise(*tensor.shape)
+            request.set_callback(lambda slot: self.on_done(slot), slot)
 
+    def start(self, slot: int) -> None:
+        """Run that request."""
+        self._requests[slot].start_async()
 
-def _timed(requests: list[Any], seconds: float) -> float:
-    """Runs per second, all requests together."""
-    start = time.perf_counter()
-    runs = 0
-    for request in requests:
-        request.start_async()
-    while time.perf_counter() - start < seconds or not runs:
-        for request in requests:
+    def check(self) -> None:
+        """Raise what a request raised."""
+        for request in self._requests:
             request.wait()
-            request.start_async()
-            runs += 1
-    for request in requests:
-        request.wait()
-    return (runs + len(requests)) / (time.perf_counter() - start)
 
 
 def _noise(*shape: int) -> Any:

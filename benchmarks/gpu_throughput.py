@@ -104,7 +104,7 @@ def time_network(bundle: Bundle, batch: int, peers: Mapping[str, float], found: 
         "images/s": batch / min(one, several),
     }
     for mode, rate in peers.items():
-        found[f"times PyTorch fp16 {mode}"] = found["images/s"] / rate
+        found[f"times PyTorch fp16 {mode}"] = found["images/s in one stream"] / rate
     try:
         found["multiply-adds"] = work_of(bundle)
         found["TFLOP/s"] = 2e-12 * found["multiply-adds"] * found["images/s"]

@@ -83,35 +83,9 @@ def rine_work(results: Mapping[str, Any]) -> str:
     )
 
 
-def rine_float(results: Mapping[str, Any]) -> str:
-    """RINE in float32 beside its peers at batch 1."""
-    rates = results["rine"]["images/s"]
-    columns = ("trtdet's pipeline", "OpenVINO's `benchmark_app`, same graph, streams and threads",
-               "PyTorch eager, same network")  # fmt: skip
-    names = ("trtdet", "benchmark_app", "torch eager")
-    return markdown(columns, [[f"{rates[name]:.2f}" for name in names]])
-
-
-def rine_int8(results: Mapping[str, Any]) -> str:
-    """RINE in 8 bits beside PyTorch."""
-    rates = results["rine-int8"]["images/s"]
-    eager = rates["torch eager, batch 4"]
-    names = {
-        "torch eager, batch 4": "PyTorch eager, float32, batch 4",
-        "trtdet": "trtdet, FP32, batch 1",
-        "trtdet int8": "trtdet, INT8, batch 4",
-    }
-    rows = [
-        (shown, f"{rates[name]:.2f}", f"{rates[name] / eager:.2f}") for name, shown in names.items()
-    ]
-    return markdown(("", "images per second", "against PyTorch eager"), rows)
-
-
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "pipeline": pipeline,
     "startup": startup,
     "native": native,
     "rine-work": rine_work,
-    "rine-float": rine_float,
-    "rine-int8": rine_int8,
 }

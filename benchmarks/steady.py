@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from trtdet.engine.steady import SteadyRate
+
+_FEWEST = 8  # ends whose halves are compared
 
 
 def steady_rate(times: Sequence[float], done: Sequence[float]) -> float:
@@ -15,11 +18,11 @@ def steady_rate(times: Sequence[float], done: Sequence[float]) -> float:
     return rate.per_s or 0.0
 
 
-def second_half_over_first(times: Sequence[float], done: Sequence[float]) -> float:
-    """The rate of the second half over that of the first; 1.0 where there is too little to tell."""
-    middle = len(times) // 2
-    if middle < 2:
-        return 1.0
+def second_half_over_first(times: Sequence[float], done: Sequence[float]) -> float | None:
+    """The rate of the second half of the time over that of the first; None: too few to tell."""
+    if len(times) < _FEWEST:
+        return None
+    middle = bisect_right(times, (times[0] + times[-1]) / 2.0)
     early = steady_rate(times[:middle], done[:middle])
     late = steady_rate(times[middle:], done[middle:])
-    return late / early if early > 0.0 else 1.0
+    return late / early if early > 0.0 and late > 0.0 else None

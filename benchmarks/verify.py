@@ -35,7 +35,7 @@ from trtdet.calibration.judged import read_judged
 from trtdet.calibration.regate import gate_images
 from trtdet.calibration.window import seen
 from trtdet.engine.backends import BackendStatus, Session, infer, probe_logits
-from trtdet.engine.bundle import Bundle, measure_drift
+from trtdet.engine.bundle import GATE, Bundle, measure_drift
 from trtdet.engine.decode import DEFAULT_MAX_PIXELS, decode_plain, quiet_decoders, read_image_file
 from trtdet.engine.engine import open_engine
 from trtdet.engine.ensemble import Ensemble, members_of
@@ -170,6 +170,8 @@ def _by_pillow(data: bytes) -> NDArray[np.uint8]:
 
 
 def _check_gate(request: Request, bundle: Bundle, session: Session) -> Check:
+    if GATE in bundle.hashes and read_judged(bundle) is None:
+        return Check("gate", False, f"{GATE} is missing, or another than the build's: build again")
     images = gate_images(bundle, request.calibration)
     if images is None:
         recorded = str(bundle.precision_report["verdict"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtdet.calibration.cup_protocol import SUFFIXES, Made, apply_protocol
-from trtdet.calibration.layouts import read_images
+from trtdet.calibration.layouts import has_class_folders, read_images
 from trtdet.engine.atomic import atomic_folder
 from trtdet.errors import InputError
 
@@ -76,7 +76,8 @@ def make_cup_set(
 def read_sources(source: Path) -> list[Source]:
     """The images of a folder, as the organisers' script takes them; of a data set; of a CSV.
 
-    Those of a folder are sorted by name. A data set's labels and a CSV's columns come along.
+    Those of a folder are sorted by name. A data set's labels and a CSV's columns come along; what
+    lies beside its class folders is not of it.
     """
     if not source.is_dir():
         return _listed(source)
@@ -84,7 +85,9 @@ def read_sources(source: Path) -> list[Source]:
         path for path in source.iterdir()
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )  # fmt: skip
-    return [Source(path) for path in names] or [
+    if names and not has_class_folders(source):
+        return [Source(path) for path in names]
+    return [
         Source(each.path, {name: str(getattr(each, name)) for name in _COLUMNS})
         for each in read_images(source)
     ]

@@ -62,6 +62,11 @@ def read_images(source: Path, split: str | None = None) -> list[LabelledImage]:
     return chosen
 
 
+def has_class_folders(root: Path) -> bool:
+    """Whether there is an image in a folder that names a class."""
+    return next(_images(root), None) is not None
+
+
 def _walk(root: Path) -> list[LabelledImage]:
     images = list(_images(root))
     if not images:

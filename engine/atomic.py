@@ -89,8 +89,10 @@ def temporary_files(folder: Path, name: str | None = None) -> list[Path]:
 
 def check_writable(path: Path) -> None:
     """Raise OSError where `atomic_bytes(path)` would, by making its temporary file and no more."""
-    path = Path(os.path.realpath(path))
-    descriptor, name = _temporary_file(path)
+    try:
+        descriptor, name = _temporary_file(Path(os.path.realpath(path)))
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(descriptor)
     Path(name).unlink()
 

@@ -65,21 +65,28 @@ class Pace:
         self._until, self._left, self._in_flight, self._clock = until, rows, in_flight, clock
         self._first: float | None = None  # when the first rows were written
         self._last = 0.0
-        self._written, self._steady = 0, SteadyRate()
+        self._written, self._at_first, self._steady = 0, 0, SteadyRate()
 
     def heard(self, rows: int) -> None:
         """So many rows were just written."""
         self._left -= rows
         self._last = self._clock()
         if self._first is None:
-            self._first = self._last
+            self._first, self._at_first = self._last, rows
         self._written += rows
         self._steady.add(self._last, self._written)
 
     @property
     def rate(self) -> float | None:
-        """Rows per second; None before it can be told."""
-        return self._steady.per_s
+        """Rows per second; None before it can be told.
+
+        Of the line, which bunches of rows do not mislead, and the mean, which sees sooner that a
+        machine has become slower, the smaller.
+        """
+        steady = self._steady.per_s
+        if steady is None or self._first is None:
+            return None
+        return min(steady, (self._written - self._at_first) / (self._last - self._first))
 
     def time_is_up(self) -> bool:
         """Whether rows that are begun now might not be written in time."""

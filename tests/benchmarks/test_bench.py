@@ -61,10 +61,12 @@ def test_latencies_and_rate_of_known_times():
 
 
 def test_a_machine_that_slows_down_is_seen():
-    times = [*np.arange(1, 11) * 0.1, *(1.0 + np.arange(1, 11) * 0.2)]
-    assert steady_rate(times[:10], range(10)) == pytest.approx(10.0)
-    assert second_half_over_first(times, range(20)) == pytest.approx(0.5)
-    assert second_half_over_first([1.0, 2.0], [1, 2]) == 1.0
+    times = [*np.arange(1, 21) * 0.1, *(2.0 + np.arange(1, 11) * 0.2)]
+    assert steady_rate(times[:20], range(20)) == pytest.approx(10.0)
+    assert second_half_over_first(times, range(30)) == pytest.approx(0.5)
+    threes = np.repeat([1.0, 2.0, 3.0, 4.0], 3)  # three streams that end together are steady
+    assert second_half_over_first(threes, range(12)) == pytest.approx(1.0)
+    assert second_half_over_first(times[:7], range(7)) is None
 
 
 class InStep:
@@ -136,8 +138,11 @@ def test_beside_a_gpu_the_fuller_of_the_two_is_the_limit():
 
 
 def test_a_percentile_needs_its_batches():
-    row = {"runs": 99, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0}
+    row = {"runs": 99, "batch": 4, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0}
     assert [wait(row, name) for name in PERCENTILES] == ["1 ms", "2 ms", "-"]
+    del row["runs"]
+    row["rows"] = 39  # which are nine batches and a part
+    assert [wait(row, name) for name in PERCENTILES] == ["1 ms", "-", "-"]
 
 
 def test_what_is_kept_in_memory_is_bounded(small_bundle, pictures, monkeypatch):

@@ -115,7 +115,9 @@ def test_throughput_stages_and_end_to_end(gpu, bench, bundle, monkeypatch):
     assert network["multiply-adds"] == work_of(bundle) > 0
     assert network["TFLOP/s"] == pytest.approx(2e-12 * work_of(bundle) * network["images/s"])
     assert "no data sheet of Fake GPU" in network["of dense peak"]
-    assert network["times PyTorch fp16 eager"] == pytest.approx(network["images/s"] / 4)
+    assert network["times PyTorch fp16 eager"] == pytest.approx(
+        network["images/s in one stream"] / 4
+    )
     other = found["small, batch 1: network"].values
     assert not [key for key in (*other, *network) if key == "times PyTorch fp16 torch.compile"]
     assert "times PyTorch fp16 eager" not in other

@@ -33,14 +33,24 @@ def test_every_result_says_where_it_was_measured():
 
 
 def test_a_changed_number_changes_its_table(tmp_path):
-    record = json.loads((RESULTS / "rine-int8.json").read_text())
-    record["images/s"]["trtdet int8"] *= 2
-    (tmp_path / "rine-int8.json").write_text(json.dumps(record))
-    before = "before\n<!-- table: rine-int8 -->\nold\n<!-- end -->\nafter\n"
+    record = json.loads((RESULTS / "startup.json").read_text())
+    record["results"]["help_s"] = 12.3
+    (tmp_path / "startup.json").write_text(json.dumps(record))
+    before = "before\n<!-- table: startup -->\nold\n<!-- end -->\nafter\n"
     text = with_tables(before, tmp_path)
-    assert "| trtdet, INT8, batch 4 | 17.56 | 11.59 |\n<!-- end -->\nafter\n" in text
+    assert "| `trtdet --help` | 12.30 s |\n" in text
+    assert text.endswith("\n<!-- end -->\nafter\n")
     assert "old" not in text
     assert with_tables(text, tmp_path) == text
+
+
+def test_probes_of_fewer_bits_say_nothing_of_float32(tmp_path):
+    record = json.loads((RESULTS / "verify" / "starter.json").read_text())
+    (tmp_path / "verify").mkdir()
+    for precision, cells in (("fp32", "| 0 of 4 | 1.0000 |"), ("int8", "| - | - |")):
+        text = json.dumps({**record, "precision": precision})
+        (tmp_path / "verify" / "starter.json").write_text(text)
+        assert cells in with_tables("<!-- table: verify -->\n<!-- end -->\n", tmp_path)
 
 
 def test_what_cannot_be_made_is_said(tmp_path):

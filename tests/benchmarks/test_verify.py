@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from trtdet.benchmarks.pictures import given_pictures, mixed_pictures
 from trtdet.benchmarks.verify import Request, check_decoders, check_gate, verify
 from trtdet.benchmarks.verify_bits import check_bits
 from trtdet.calibration.judged import Judged, write_judged
-from trtdet.engine.backends import choose_backend
+from trtdet.engine.backends import choose_backend, open_session
 from trtdet.engine.bundle import Bundle, open_bundle
 from trtdet.engine.digest import sha256_file
 from trtdet.engine.openvino import OpenVinoSession
@@ -151,6 +153,23 @@ def test_the_gate_is_scored_again_and_has_a_floor(small_bundle, tmp_path):
     assert "of the decisions change (limit 1.0%)" in check.found
     assert "(floor 0.95)" in check.found
     assert check.values["same_bits_as_built"] == 150
+
+
+def test_a_gate_that_is_lost_or_was_altered_is_no_verdict(small_bundle, tmp_path):
+    folder = tmp_path / "small"
+    shutil.copytree(small_bundle, folder)
+    logits = np.zeros((300, 1), np.float32)
+    sound = fewer_bits(open_bundle(folder), folder, logits, logits)
+    session, _drift = open_session(choose_backend("openvino")[0], sound)
+    with closing(session):
+        request = Request(sound, choose_backend("openvino")[0], [])
+        write_judged(Judged(["other"] * 300, logits, logits, None), folder)
+        altered = module._check_gate(request, sound, session)
+        (folder / "gate.npz").unlink()
+        lost = module._check_gate(request, sound, session)
+    assert altered == lost
+    assert lost.passed is False
+    assert "gate.npz is missing, or another than the build's" in lost.found
 
 
 def test_a_certificate_is_json_and_text(small_bundle, mixed):

@@ -155,7 +155,7 @@ class TestSet:
         ]
 
     def test_a_data_set_keeps_its_labels(self, tmp_path):
-        for name in ("progan/0_real/1.png", "progan/1_fake/2.png"):
+        for name in ("progan/0_real/1.png", "progan/1_fake/2.png", "beside.png"):
             save(tmp_path / "in" / name, 180, 170)
         make_cup_set(tmp_path / "in", tmp_path / "out", seed=1)
         rows = read_rows(tmp_path / "out/labels.csv")

@@ -38,6 +38,12 @@ def test_a_wrong_list_is_refused(wrong):
     assert "is no list of whole numbers" in done.stderr
 
 
+def test_a_bundle_is_not_taken_for_the_file_of_the_numbers():
+    done = run_trtdet("bench", "--json", "rine-int8", check=False)
+    assert done.returncode == 2
+    assert "trtdet bench rine-int8 --json rine-int8.json" in done.stderr
+
+
 def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
     page = tmp_path / "missing" / "bench.html"
     done = run_trtdet("bench", "starter", "--html", page, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def command(
                 check_writable(Path(each))
             except OSError as error:
                 raise InputError(f"cannot write {each}: {error.strerror or error}") from error
+    if bundle is None and json_file and re.fullmatch(r"[\w-]+[^\W_]", json_file):
+        raise InputError(
+            f"--json writes a file, and {json_file} looks like a bundle: trtdet bench {json_file} "
+            f"--json {json_file}.json"
+        )
     opened = open_any(find_bundle(bundle))
     if isinstance(opened, Ensemble):
         names = ", ".join(str(member.path) for member in opened.members)
