@@ -26,8 +26,8 @@ def evaluation_page(report: Report, run: Mapping[str, Any]) -> str:
     return page.html_page(
         f"What {subject} on {report.data}",
         page.paragraph(
-            f"{report.real:,} real and {report.synthetic:,} synthetic images{_pictures(report)}. "
-            f"A logit above 0 means synthetic. In brackets and as bands: 95{_PERCENT} intervals."
+            f"{report.counted}. A logit above 0 means synthetic. "
+            f"In brackets and as bands: 95{_PERCENT} intervals."
         ),
         None if several else _tiles(report.results[0]),
         tables.overall(report),
@@ -41,10 +41,6 @@ def evaluation_page(report: Report, run: Mapping[str, Any]) -> str:
         _failures(report),
         _method(report, run),
     )
-
-
-def _pictures(report: Report) -> str:
-    return f" of {report.pictures:,} pictures" * (report.pictures < report.images)
 
 
 def _figures(report: Report) -> list[Element]:

@@ -152,6 +152,12 @@ class Report:
     results: list[Result]
     comparisons: list[Comparison]
 
+    @property
+    def counted(self) -> str:
+        """The images in words."""
+        of = f" of {self.pictures:,} pictures" if self.pictures < self.images else ""
+        return f"{self.real:,} real and {self.synthetic:,} synthetic images{of}"
+
 
 def group_names(results: Sequence[Result], kind: str) -> list[str]:
     """The groups of a kind, in their order."""

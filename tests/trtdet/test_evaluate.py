@@ -88,8 +88,10 @@ def test_two_bundles_stand_side_by_side_on_a_page(small_bundle, tree, tmp_path):
         (("nothing", "{tree}"), "nothing"),
         (("starter",), "Missing argument"),
         (("starter", "{tree}", "--robustness-images", "1"), "an image of each class"),
-        (("starter", "{tree}", "--html", "no/folder/page.html"),
-         "No such file or directory (no/folder/page.html)"),
+        (
+            ("starter", "{tree}", "--html", "no/folder/page.html"),
+            "No such file or directory (no/folder/page.html)",
+        ),
     ],
 )
 def test_wrong_input_is_told_before_anything_is_scored(tree, tmp_path, arguments, message):

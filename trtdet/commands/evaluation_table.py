@@ -18,8 +18,7 @@ def show_evaluation(report: Report) -> None:
     """The numbers that matter most; the page and the JSON have all of them."""
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     console = Console(highlight=False, markup=False, width=width)
-    counts = f"{report.real:,} real and {report.synthetic:,} synthetic images"
-    console.print(f"{counts}: {report.data}", soft_wrap=True)
+    console.print(f"{report.counted}: {report.data}", soft_wrap=True)
     tables = [_overall(report), *(_groups(report, kind) for kind in (GENERATOR, SOURCE, FORMAT))]
     for table in (*tables, _differences(report)):
         if table.row_count:
