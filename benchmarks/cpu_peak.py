@@ -7,13 +7,13 @@ data sheet's number is further away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from trtdet.benchmarks.bench_network import Setting, run_session, summarise
+from trtdet.engine.backends import OnDone
 from trtdet.engine.machine import core_count
 
 _SIDE = 1024  # of the product's matrices
@@ -93,7 +93,7 @@ class _Requests:
         from trtdet.engine.import_openvino import ov
 
         self.slots = streams
-        self.on_done: Callable[[int], object] = lambda _slot: None
+        self.on_done: OnDone = lambda _slot: None
         properties = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": streams,

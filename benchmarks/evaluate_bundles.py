@@ -81,7 +81,7 @@ def _score(
     labels = np.array([each.label for each in images], np.int64)
     with open_engine(run.backend, bundle, gpu=run.gpu) as engine:
         logits, reasons = score_each(engine, paths, on_rows=on_rows, threads=run.threads)
-        scored = ~np.isnan(logits).any(1)
+        scored = np.asarray(~np.isnan(logits).any(axis=1))
         what = f"what {name} can score"
         if reasons:
             file, reason = next(iter(reasons.items()))
