@@ -7,6 +7,7 @@ data sheet's number is further away.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +81,9 @@ def _model(output: Any, left: Any) -> Any:
 
 def _rate(model: Any, work: int, seconds: float) -> float:
     """Multiply-adds per second in steady state, in as many streams as cores."""
-    requests = _Requests(model, core_count())
-    run_session(requests, seconds / 5, least=1)
-    ends = run_session(requests, seconds)
+    with closing(_Requests(model, core_count())) as requests:
+        run_session(requests, seconds / 5, least=1)
+        ends = run_session(requests, seconds)
     return work * summarise(ends, Setting(1, requests.slots)).images_per_s
 
 
@@ -109,6 +110,10 @@ class _Requests:
     def start(self, slot: int) -> None:
         """Run that request."""
         self._requests[slot].start_async()
+
+    def close(self) -> None:
+        """Let go of the model: a request holds its callback, and that holds this."""
+        self._requests.clear()
 
     def check(self) -> None:
         """Raise what a request raised."""
