@@ -171,5 +171,5 @@ def summarise(ends: Sequence[tuple[float, float]], setting: Setting) -> NetworkR
         p50,
         p90,
         p99,
-        second_half_over_first(times, done),
+        second_half_over_first(times, done, setting.streams),
     )

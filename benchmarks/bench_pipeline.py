@@ -76,7 +76,9 @@ def time_whole(engine: Engine, paths: Sequence[Path], threads: int, seconds: flo
             on_rows=on_rows,
         )
     if summary.failures:
-        raise InputError(f"{summary.failures} of {summary.rows} images cannot be scored")
+        raise InputError(
+            f"{summary.failures} of {summary.rows} images cannot be scored: `trtdet score` says why"
+        )
     # While every slot was full; the last ones drain while decoders and streams stand still already.
     full = [mark for mark in marks[1:] if mark[1] <= marks[-1][1] - engine.slots * engine.batch]
     steady = [mark for mark in full if mark[0] >= warm]

@@ -94,7 +94,7 @@ def _score(
                 engine,
                 [paths[index] for index in subset.tolist()],
                 labels[subset],
-                number_pictures(images)[subset],
+                number_pictures([images[index] for index in subset.tolist()]),
                 logits[subset],
                 run.settings,
                 on_rows=on_rows,

@@ -18,9 +18,14 @@ def steady_rate(times: Sequence[float], done: Sequence[float]) -> float:
     return rate.per_s or 0.0
 
 
-def second_half_over_first(times: Sequence[float], done: Sequence[float]) -> float | None:
-    """The rate of the second half of the time over that of the first; None: too few to tell."""
-    if len(times) < _FEWEST:
+def second_half_over_first(
+    times: Sequence[float], done: Sequence[float], together: int = 1
+) -> float | None:
+    """The rate of the second half of the time over that of the first; None: too few to tell.
+
+    So many streams end `together`: the middle must not fall among ends of the same moment.
+    """
+    if len(times) < max(_FEWEST, 4 * together):
         return None
     middle = bisect_right(times, (times[0] + times[-1]) / 2.0)
     early = steady_rate(times[:middle], done[:middle])

@@ -1,7 +1,7 @@
 """How sure a metric is: percentile bootstrap over pictures, resampled within each class.
 
 Several files may be cut from one picture. They are not several witnesses: a resample has all of a
-picture's files, or none, as often as the picture was drawn.
+picture's files of a class, or none, as often as the picture was drawn.
 """
 
 from __future__ import annotations
@@ -87,9 +87,12 @@ def _redraw(
 ) -> NDArray[np.int64]:
     """A class's pictures drawn again from themselves, with replacement: [rounds, distinct]."""
     count, row = int(picture.max()) + 1, np.arange(rounds)[:, None]
-    drawn = rng.integers(0, count, (rounds, count)) + count * row
-    times = np.bincount(drawn.ravel(), minlength=rounds * count).reshape(rounds, count)
-    counted = np.bincount(
-        (place + distinct * row).ravel(), times[:, picture].ravel(), rounds * distinct
-    )
+    drawn = rng.integers(0, count, (rounds, count))
+    if count == len(place):  # an image each: twice as quick
+        flat = (place[np.argsort(picture)][drawn] + distinct * row).ravel()
+        return np.bincount(flat, minlength=rounds * distinct).reshape(rounds, distinct)
+    flat = (drawn + count * row).ravel()
+    times = np.bincount(flat, minlength=rounds * count).reshape(rounds, count)
+    flat = (place + distinct * row).ravel()
+    counted = np.bincount(flat, times[:, picture].ravel(), rounds * distinct)
     return counted.astype(np.int64).reshape(rounds, distinct)

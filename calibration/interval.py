@@ -23,30 +23,22 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def share_of(hits: int, total: int) -> Interval:
-    """`hits` of `total` with Wilson's interval, which has a width at 0 and at 1 as well."""
-    return _wilson(hits / total, total)
-
-
 def share_in_pictures(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Interval:
     """The share of the images that are `right`, several of which may be of one picture.
 
     Wilson's interval of as many images as these are worth: their number over the design effect,
     what the share varies between pictures over what it would between as many images that have
-    nothing to do with each other (Kish, "Survey Sampling", 1965). Where nothing varies, a picture
-    is worth one image.
+    nothing to do with each other (Kish, "Survey Sampling", 1965); at most one for each picture.
     """
-    total, sizes = len(right), np.bincount(picture)
-    share, count = float(right.mean()), len(sizes)
-    worth = float(count)
-    if 1 < count < total and 0.0 < share < 1.0:
-        excess = np.bincount(picture, right) - share * sizes
-        variance = float(excess @ excess) / total**2
-        worth = min(share * (1.0 - share) / variance, total) if variance > 0.0 else total
-    return _wilson(share, worth)
+    share, sizes = float(right.mean()), np.bincount(picture)
+    excess = np.bincount(picture, right) - share * sizes
+    variance = float(excess @ excess) / len(right) ** 2
+    pictures = float(len(sizes))
+    return wilson(share, min(share * (1.0 - share) / variance, pictures) if variance else pictures)
 
 
-def _wilson(share: float, total: float) -> Interval:
+def wilson(share: float, total: float) -> Interval:
+    """A share of so many with Wilson's interval, which has a width at 0 and at 1 as well."""
     z2 = Z**2
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     spread = math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))

@@ -15,8 +15,9 @@ Pictures = NDArray[np.int64]  # [N], the number of each image's picture
 
 def number_pictures(images: Sequence[LabelledImage]) -> Pictures:
     """A number for each picture, 0 and up; an image without one is its own."""
-    names = [each.image or str(each.path) for each in images]
-    return np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
+    numbers: dict[str, int] = {}
+    named = (each.image or str(each.path) for each in images)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in named], np.int64)
 
 
 def pictures_of(labels: Labels, label: int, pictures: Pictures | None) -> Pictures:

@@ -16,6 +16,8 @@ from trtdet.calibration.pictures import Pictures, pictures_of
 
 Integers = NDArray[np.int64]
 
+_ROUNDING = 1e-12  # of a difference that is none
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -44,10 +46,10 @@ def auc_difference(
         variance += count / (count - 1) * float(excess @ excess) / len(differences) ** 2
         drawn += count
     error = math.sqrt(variance)
-    if error > 0.0:
+    if error > _ROUNDING:
         p = math.erfc(abs(value) / error / math.sqrt(2.0))
     else:  # all differ alike: as likely as that every picture's scores were swapped, or none's
-        p = 1.0 if value == 0.0 else 2.0 ** (1 - drawn)
+        p = 1.0 if abs(value) <= _ROUNDING else 2.0 ** (1 - drawn)
     return Difference(Interval(value, value - Z * error, value + Z * error), p)
 
 
@@ -105,12 +107,13 @@ def swap_test(real: Gains, synthetic: Gains) -> float:
 
 
 def _swaps(gains: Integers) -> NDArray[np.float64]:
-    """The chance of every sum of the gains, from the least to the largest, each of either sign."""
+    """The chance of every sum of the gains, each of either sign: 0 lies in the middle."""
     chances = np.ones(1)
     sizes, counts = np.unique(np.abs(gains[gains != 0]), return_counts=True)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        spread = np.zeros(2 * size * count + 1)
-        spread[:: 2 * size] = _even_chances(count)
+        even = np.trim_zeros(_even_chances(count))  # far from the middle they are below any float
+        spread = np.zeros(2 * size * (len(even) - 1) + 1)
+        spread[:: 2 * size] = even
         chances = np.convolve(chances, spread)
     return chances
 

@@ -67,6 +67,7 @@ def test_a_machine_that_slows_down_is_seen():
     threes = np.repeat([1.0, 2.0, 3.0, 4.0], 3)  # three streams that end together are steady
     assert second_half_over_first(threes, range(12)) == pytest.approx(1.0)
     assert second_half_over_first(times[:7], range(7)) is None
+    assert second_half_over_first(np.repeat([1.0, 2.0, 3.0], 4), range(12), 4) is None
 
 
 class InStep:

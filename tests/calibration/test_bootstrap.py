@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trtdet.calibration.bootstrap import draw_metrics, with_intervals
-from trtdet.calibration.interval import share_in_pictures, share_of
+from trtdet.calibration.interval import share_in_pictures, wilson
 from trtdet.calibration.labels import LabelledImage
 from trtdet.calibration.metrics import (
     area_under_roc,
@@ -74,16 +74,19 @@ def test_copies_of_files_make_nothing_surer():
     copies = np.repeat(np.arange(60), 4)
     assert with_intervals(METRICS, labels[copies], scores[copies], copies, rounds=200) == once
     right = (scores > 0) == (labels == 1)
-    assert share_in_pictures(right[copies], copies) == share_of(int(right.sum()), 60)
-    assert share_in_pictures(right, np.arange(60)) == share_of(int(right.sum()), 60)
+    for found in (share_in_pictures(right[copies], copies), share_in_pictures(right, copies[::4])):
+        expected = wilson(float(right.mean()), 60)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_a_share_is_as_sure_as_its_pictures_differ():
     picture = np.repeat(np.arange(50), 4)
-    mixed = share_in_pictures(np.tile([True, False, True, False], 50), picture)
-    assert mixed == share_of(100, 200)  # no picture says more than another
-    perfect = share_in_pictures(np.ones(200, bool), picture)
-    assert perfect == share_of(50, 50)  # and where all are right, a picture says as much as a file
+    all_right = share_in_pictures(np.ones(200, bool), picture)
+    assert all_right == wilson(1.0, 50)  # a picture says as much as a file
+    one_wrong = share_in_pictures(np.arange(200) > 0, picture)
+    assert one_wrong.low < all_right.low  # and a mistake makes nothing better
+    unequal = share_in_pictures(np.array([True] * 100 + [False]), np.repeat([0, 1], [100, 1]))
+    assert unequal.low < 0.4  # two pictures are two
 
 
 def test_pictures_are_numbered_by_name_or_else_by_file():
@@ -114,6 +117,6 @@ def test_memory_does_not_grow_with_the_rounds(monkeypatch):
 )
 def test_shares_have_wilsons_interval(hits, total, low, high):
     """The values of Newcombe, Statistics in Medicine 17, 1998 (81/263), and of R's binom."""
-    found = share_of(hits, total)
+    found = wilson(hits / total, total)
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
     assert found.low <= found.value == hits / total <= found.high

@@ -138,6 +138,9 @@ def test_a_few_images_are_never_certain():
     labels = np.array([0, 0, 1, 1])
     found = auc_difference(labels, np.array([-2.0, -1.0, 1.0, 2.0]), np.zeros(4))
     assert (found.value.value, found.p) == (0.5, 0.125)  # 2 of the 16 ways to swap their scores
+    labels = np.array([0, 0, 0, 1, 1, 1])  # every image differs by a third, but for rounding
+    found = auc_difference(labels, np.array([1.0, 3, 5, 2, 4, 6]), np.array([2.0, 4, 6, 1, 3, 5]))
+    assert (found.value.value, found.p) == (pytest.approx(1 / 3), 2.0**-5)
 
 
 def test_a_difference_of_nothing_is_nothing_whatever_the_plain_accuracy_says():
@@ -147,6 +150,10 @@ def test_a_difference_of_nothing_is_nothing_whatever_the_plain_accuracy_says():
 def test_a_million_images_take_a_moment():
     p = swap_test(gains(600_000, 90_000, 89_000), gains(400_000, 70_300, 70_000))
     assert 0.0 < p < 0.05
+    several = np.random.default_rng(1).integers(-4, 5, 100_000)  # pictures of up to four files
+    p = swap_test((1_000_000, several[:50_000]), (1_000_000, several[50_000:]))
+    error = math.sqrt(float(several @ several))
+    assert p == pytest.approx(math.erfc(abs(int(several.sum())) / error / math.sqrt(2)), abs=0.01)
 
 
 def test_holm_is_a_step_down_and_keeps_the_order():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def command(
     from trtdet.engine.atomic import check_writable
     from trtdet.engine.backends import choose_backend
     from trtdet.engine.ensemble import Ensemble, open_any
-    from trtdet.engine.store import find_bundle
+    from trtdet.engine.store import STARTER, find_bundle, stored_bundles
 
     for each in (json_file, markdown, html):
         if each not in (None, "-"):
@@ -105,10 +104,10 @@ def command(
                 check_writable(Path(each))
             except OSError as error:
                 raise InputError(f"cannot write {each}: {error.strerror or error}") from error
-    if bundle is None and json_file and re.fullmatch(r"[\w-]+[^\W_]", json_file):
+    for each in {json_file, markdown, html} & {STARTER, *stored_bundles()}:
         raise InputError(
-            f"--json writes a file, and {json_file} looks like a bundle: trtdet bench {json_file} "
-            f"--json {json_file}.json"
+            f"{each} is an engine, where the name of a file is wanted: say {each}.json, or "
+            f"trtdet bench {each}"
         )
     opened = open_any(find_bundle(bundle))
     if isinstance(opened, Ensemble):
