@@ -92,7 +92,7 @@ def main() -> int:
                     rates[place].append(found)
                 shown = found if isinstance(found, str) else f"{found:.3g} images/s"
                 print(f"{number + 1}/{options.rounds}  {entry.name}: {shown}", file=sys.stderr)
-            record = _record(options, entries, rates, reasons, len(images))
+            record = _record(options, entries, rates, reasons, number + 1, len(images))
             if options.out:
                 text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
                 options.out.write_text(text, encoding="utf-8")
@@ -186,6 +186,7 @@ def _record(
     entries: list[Entry],
     rates: dict[int, list[float]],
     reasons: dict[int, str],
+    rounds: int,
     images: int,
 ) -> dict[str, Any]:
     about = describe_run()
@@ -206,7 +207,7 @@ def _record(
         if (path := getattr(options, name)) is not None
     }
     return {
-        **about, "rounds": options.rounds, "seconds": options.seconds, "threads": options.threads,
+        **about, "rounds": rounds, "seconds": options.seconds, "threads": options.threads,
         "workers": options.workers, "images": images, "drawn": options.images is None,
         "weights": weights, "results": results,
     }  # fmt: skip
